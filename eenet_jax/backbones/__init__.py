@@ -1,0 +1,87 @@
+"""Multi-exit backbones as pure functions: ``build(name, num_classes=...)``."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from eenet_jax.backbones import resnet
+from eenet_jax.backbones.staged import Backbone, StagedModule
+from eenet_jax.errors import UserError
+
+BACKBONES = {
+    "resnet56_3": resnet.resnet56_3,
+    "cifar_resnet": resnet.cifar_resnet,
+    "resnet20": functools.partial(resnet.cifar_resnet, depth=20),
+    "resnet32": functools.partial(resnet.cifar_resnet, depth=32),
+    "resnet44": functools.partial(resnet.cifar_resnet, depth=44),
+    "resnet56": functools.partial(resnet.cifar_resnet, depth=56),
+    "resnet110": functools.partial(resnet.cifar_resnet, depth=110),
+}
+
+
+def build(
+    name: str,
+    *,
+    num_classes: int,
+    exits: Sequence[int] | None = None,
+    dtype: Any = "float32",
+    **options: Any,
+) -> Backbone:
+    """Builds a backbone by name.
+
+    Args:
+      name: One of ``BACKBONES``.
+      num_classes: C, at least 2.
+      exits: Locations of the early exits, increasing; None for the backbone's own.
+      dtype: Compute type, "float32" or "bfloat16"; parameters and logits are float32.
+      **options: The backbone's own options, e.g. ``depth=26`` for "cifar_resnet".
+
+    Returns:
+      The network as pure functions.
+
+    Raises:
+      UserError: If the name, an option or an exit is not possible.
+
+    Example:
+      >>> build("resnet56_3", num_classes=10).num_exits
+      3
+    """
+    if name not in BACKBONES:
+        raise UserError(
+            f"model.name={name!r} is unknown; choose from {sorted(BACKBONES)}"
+            + _did_you_mean(name, BACKBONES)
+        )
+    if num_classes < 2:
+        raise UserError(f"num_classes={num_classes} must be at least 2")
+    builder = BACKBONES[name]
+    _check_options(name, builder, options)
+    if exits is not None:
+        options["exits"] = exits
+    module: StagedModule = builder(num_classes, dtype=dtype, **options)
+    return Backbone(name, len(module.stages), num_classes, module)
+
+
+def _check_options(name: str, builder: Any, options: dict[str, Any]) -> None:
+    fixed = getattr(builder, "keywords", {})
+    parameters = inspect.signature(builder).parameters
+    known = {
+        field: p
+        for field, p in parameters.items()
+        if p.kind is p.KEYWORD_ONLY and field not in {"exits", "dtype", *fixed}
+    }
+    for field in options:
+        if field not in known:
+            raise UserError(
+                f"model.options.{field} is no option of {name!r}; it has "
+                f"{sorted(known)}" + _did_you_mean(field, known)
+            )
+    for field, parameter in known.items():
+        if parameter.default is parameter.empty and field not in options:
+            raise UserError(f"model.options.{field} must be given for {name!r}")
+
+
+def _did_you_mean(word: str, choices: Any) -> str:
+    close = difflib.get_close_matches(word, list(choices), 1)
+    return f". Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,72 @@
+"""Exit heads for image maps: from a carry [B, H, W, D] to logits [B, C]."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eenet_jax.backbones.layers import Linear, batch_norm, conv
+from eenet_jax.errors import UserError
+
+HEADS = ("conv", "linear")
+
+
+class LinearHead(nn.Module):
+    """Global average pool, then a linear layer: the usual end of a ResNet."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    def features(self, carry: jax.Array) -> jax.Array:
+        """Returns the map itself, [B, H, W, D]."""
+        return carry
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
+        pooled = jnp.mean(carry, axis=(1, 2))  # [B, H, W, D] -> [B, D]
+        return Linear(self.num_classes, self.dtype, name="linear")(pooled)
+
+
+class ConvHead(nn.Module):
+    """Three 3x3 convolutions of width D / reduction, then pool and linear (EENet)."""
+
+    num_classes: int
+    reduction: int = 4
+    dtype: Any = jnp.float32
+
+    def features(self, carry: jax.Array) -> jax.Array:
+        """Returns the map itself, [B, H, W, D]."""
+        return carry
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
+        width = max(1, carry.shape[-1] // self.reduction)
+        x = carry
+        for i in range(3):
+            x = conv(width, 3, dtype=self.dtype, name=f"conv{i}")(x)
+            x = nn.relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
+        return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
+
+
+def build_head(
+    kind: str, num_classes: int, *, reduction: int = 4, dtype: Any = jnp.float32
+) -> nn.Module:
+    """Builds the head of an early exit.
+
+    Args:
+      kind: "conv" (EENet's three convolutions) or "linear" (pool and linear).
+      num_classes: C.
+      reduction: The conv head's width is the map's channels divided by this.
+      dtype: Compute type; parameters and logits are float32.
+
+    Raises:
+      UserError: If ``kind`` or ``reduction`` is not usable.
+    """
+    if reduction < 1:
+        raise UserError(f"model.options.reduction={reduction} must be at least 1")
+    if kind == "conv":
+        return ConvHead(num_classes, reduction, dtype)
+    if kind == "linear":
+        return LinearHead(num_classes, dtype)
+    raise UserError(f"model.options.head={kind!r} is unknown; choose from {HEADS}")

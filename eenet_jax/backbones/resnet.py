@@ -1,0 +1,210 @@
+"""CIFAR ResNets with exits: basic blocks (He et al. 2016) and EENet's ResNet56-3.
+
+An exit location L means "after the first L blocks"; the last exit follows the last
+block and is not named. Stage k holds the blocks between exits k-1 and k.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eenet_jax.backbones.heads import LinearHead, build_head
+from eenet_jax.backbones.layers import batch_norm, conv
+from eenet_jax.backbones.staged import StagedModule
+from eenet_jax.errors import UserError
+
+SHORTCUTS = ("identity", "projection")
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSpec:
+    """Shape of one residual block: width of its 3x3 convolutions and its stride."""
+
+    width: int
+    stride: int
+
+
+class Stem(nn.Module):
+    """3x3 convolution, BatchNorm, ReLU."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = conv(self.width, 3, dtype=self.dtype, name="conv")(x)
+        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut.
+
+    Where the shape changes, an "identity" shortcut (option A of He et al.) takes every
+    second pixel and pads the channels with zeros on either side; "projection" is a 1x1
+    convolution with BatchNorm.
+    """
+
+    spec: BlockSpec
+    shortcut: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
+        y = conv(width, 3, stride=stride, dtype=dtype, name="conv1")(x)
+        y = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(y))
+        y = conv(width, 3, dtype=dtype, name="conv2")(y)
+        y = batch_norm(train, dtype=dtype, name="bn2")(y)
+        if stride != 1 or x.shape[-1] != width:
+            if self.shortcut == "identity":
+                x = x[:, ::stride, ::stride]
+                extra = width - x.shape[-1]
+                sides = (extra // 2, extra - extra // 2)
+                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), sides))
+            else:
+                x = conv(width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
+                x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
+        return nn.relu(x + y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (which strides) and 1x1 to four times the width, and a shortcut."""
+
+    spec: BlockSpec
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
+        y = conv(width, 1, dtype=dtype, name="conv1")(x)
+        y = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(y))
+        y = conv(width, 3, stride=stride, dtype=dtype, name="conv2")(y)
+        y = nn.relu(batch_norm(train, dtype=dtype, name="bn2")(y))
+        y = conv(4 * width, 1, dtype=dtype, name="conv3")(y)
+        y = batch_norm(train, dtype=dtype, name="bn3")(y)
+        if stride != 1 or x.shape[-1] != 4 * width:
+            x = conv(4 * width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
+            x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
+        return nn.relu(x + y)
+
+
+class Segment(nn.Module):
+    """The residual blocks of one stage, in order."""
+
+    blocks: tuple[nn.Module, ...]
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        for block in self.blocks:
+            x = block(x, train)
+        return x
+
+
+def resnet56_3(
+    num_classes: int,
+    *,
+    exits: Sequence[int] = (9, 18),
+    head: str = "conv",
+    reduction: int = 4,
+    dtype: Any = jnp.float32,
+) -> StagedModule:
+    """Builds EENet's ResNet56-3: [9, 9, 9] bottlenecks, exits after blocks 9 and 18."""
+    blocks = [Bottleneck(spec, dtype) for spec in _block_specs(9, 16)]
+    return _staged(blocks, 16, num_classes, exits, head, reduction, dtype)
+
+
+def cifar_resnet(
+    num_classes: int,
+    *,
+    depth: int,
+    exits: Sequence[int] | None = None,
+    width: int = 16,
+    shortcut: str = "identity",
+    head: str = "conv",
+    reduction: int = 4,
+    dtype: Any = jnp.float32,
+) -> StagedModule:
+    """Builds the CIFAR ResNet of He et al. (2016) with exits.
+
+    Args:
+      num_classes: C.
+      depth: 6n + 2: three stages of n basic blocks.
+      exits: Locations; by default the ends of the first and second stage, (n, 2n).
+      width: Channels of the first stage; the later ones have 2 and 4 times as many.
+      shortcut: "identity" (option A) or "projection" where the shape changes.
+      head: Head of the early exits, "conv" or "linear".
+      reduction: Of the conv head.
+      dtype: Compute type.
+
+    Raises:
+      UserError: If depth, width, shortcut, head or exits are not possible.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        raise UserError(
+            f"model.options.depth={depth} must be 6n + 2 with n >= 1: 8, 14, 20, 26, "
+            "32, 44, 56, 110, ..."
+        )
+    if width < 1:
+        raise UserError(f"model.options.width={width} must be at least 1")
+    if shortcut not in SHORTCUTS:
+        raise UserError(
+            f"model.options.shortcut={shortcut!r} is unknown; choose from {SHORTCUTS}"
+        )
+    n = (depth - 2) // 6
+    blocks = [BasicBlock(spec, shortcut, dtype) for spec in _block_specs(n, width)]
+    exits = (n, 2 * n) if exits is None else exits
+    return _staged(blocks, width, num_classes, exits, head, reduction, dtype)
+
+
+def _block_specs(n: int, width: int) -> list[BlockSpec]:
+    """Three stages of n blocks; the second and third halve the map and double it."""
+    return [
+        BlockSpec(width * 2**s, 2 if s > 0 and i == 0 else 1)
+        for s in range(3)
+        for i in range(n)
+    ]
+
+
+def _staged(
+    blocks: Sequence[nn.Module],
+    stem_width: int,
+    num_classes: int,
+    exits: Sequence[int],
+    head: str,
+    reduction: int,
+    dtype: Any,
+) -> StagedModule:
+    exits = check_exits(exits, len(blocks))
+    bounds = [0, *exits, len(blocks)]
+    stages = tuple(
+        Segment(tuple(blocks[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)
+    )
+    early = tuple(
+        build_head(head, num_classes, reduction=reduction, dtype=dtype) for _ in exits
+    )
+    last = LinearHead(num_classes, dtype)
+    return StagedModule(Stem(stem_width, dtype), stages, (*early, last))
+
+
+def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
+    """Returns the early exits' locations, or says what is wrong with them.
+
+    Raises:
+      UserError: If a location lies outside 0 .. num_blocks - 1 or they do not increase.
+    """
+    exits = tuple(int(location) for location in exits)
+    remedy = (
+        f"choose increasing block counts from 0 to {num_blocks - 1} "
+        "(the exit after the last block is always there)"
+    )
+    for location in exits:
+        if not 0 <= location < num_blocks:
+            raise UserError(
+                f"model.exits={exits}: no exit can be at {location}; {remedy}"
+            )
+    if any(a >= b for a, b in zip(exits, exits[1:], strict=False)):
+        raise UserError(f"model.exits={exits} do not increase; {remedy}")
+    return exits

@@ -1,0 +1,101 @@
+"""Checkpoints of a run: the latest and the best, through Orbax."""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint.experimental.v1 as ocp
+from absl import logging
+
+from eenet_jax.errors import UserError
+
+FOLDER = "checkpoints"
+METRIC = "val_accuracy"
+
+
+def open_checkpoints(workdir: pathlib.Path) -> ocp.training.Checkpointer:
+    """Opens a run's checkpoints for reading and writing.
+
+    The latest and the best are kept; of equally good ones the later counts as best. A
+    save that was cut off leaves no checkpoint behind.
+    """
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every file at INFO
+    policies = ocp.training.preservation_policies
+    return ocp.training.Checkpointer(
+        (workdir / FOLDER).absolute(),
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=policies.AnyPreservationPolicy(
+            [policies.LatestN(1), policies.BestN(get_metric_fn=_metric, n=1)]
+        ),
+        cleanup_tmp_directories=True,
+    )
+
+
+def save(
+    checkpointer: ocp.training.Checkpointer, step: int, state: Any, accuracy: float
+) -> None:
+    """Starts saving a state; training may go on and donate its buffers.
+
+    Args:
+      checkpointer: Where to.
+      step: Steps done.
+      state: The training state.
+      accuracy: Mean validation accuracy over exits, by which "best" is chosen.
+    """
+    copy = jax.tree.map(jnp.copy, state)
+    checkpointer.save_async(step, copy, metrics={METRIC: accuracy})
+
+
+def choose_step(workdir: pathlib.Path, which: str) -> int:
+    """Returns the step that "best", "latest" or a number names.
+
+    Raises:
+      UserError: If the run has no checkpoint, or not that one.
+    """
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        raise UserError(f"{workdir} holds no checkpoints; train there first")
+    with open_checkpoints(workdir) as checkpointer:
+        found = {c.step: c.metrics for c in checkpointer.checkpoints}
+    if not found:
+        raise UserError(f"{folder} holds no whole checkpoint; train there first")
+    if which == "latest":
+        return max(found)
+    if which == "best":
+        return max(found, key=lambda step: (_metric(found[step]), step))
+    if not which.isdigit() or int(which) not in found:
+        raise UserError(
+            f"--checkpoint={which} is not there; choose best, latest or one of "
+            f"{sorted(found)}"
+        )
+    return int(which)
+
+
+def restore(workdir: pathlib.Path, step: int, abstract: Any) -> Any:
+    """Reads a checkpoint.
+
+    Args:
+      workdir: The run's directory.
+      step: Which.
+      abstract: What it must hold: ``jax.ShapeDtypeStruct`` leaves, with the shardings
+        that the arrays are to have.
+
+    Raises:
+      UserError: If it is damaged or does not fit.
+    """
+    path = workdir / FOLDER / str(step)
+    try:
+        with open_checkpoints(workdir) as checkpointer:
+            return checkpointer.load(step, abstract)
+    except Exception as error:  # Orbax has no common class for a damaged checkpoint
+        reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
+        raise UserError(
+            f"the checkpoint {path} is damaged or does not fit its config.json "
+            f"({reason}); delete that directory to go on from an older checkpoint, or "
+            "from the start"
+        ) from error
+
+
+def _metric(metrics: Any) -> float:
+    return float(metrics[METRIC])

@@ -1,0 +1,50 @@
+"""Mistakes of the caller's, and how a command reports them."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: the message names field, value and remedy."""
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs a command's ``main`` under absl; mistakes end in one line and status 1.
+
+    A wrong flag, an unknown config field and a ``UserError`` are printed as
+    ``error: ...`` on stderr, without a traceback. Anything else is a bug of ours and
+    keeps its traceback.
+
+    Args:
+      main: Takes the arguments left after flag parsing, the program's name first.
+    """
+
+    def parse(argv: Sequence[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except (flags.Error, UserError, AttributeError, KeyError, OSError) as error:
+            # ml_collections reports unknown config fields as Attribute/KeyErrors.
+            text = error.args[0] if isinstance(error, KeyError) else str(error)
+            _stop(text)
+        except (TypeError, ValueError) as error:
+            _stop(f"a flag's value has the wrong type: {error}")
+
+    def guarded(argv: Sequence[str]) -> None:
+        if len(argv) > 1:
+            _stop(f"unexpected argument {argv[1]!r}; flags are --name=value")
+        try:
+            main(argv)
+        except UserError as error:
+            _stop(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _stop(text: str) -> None:
+    print(f"error: {text}", file=sys.stderr)
+    raise SystemExit(1) from None

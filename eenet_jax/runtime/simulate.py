@@ -1,0 +1,79 @@
+"""Replays a policy on saved predictions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eenet_jax.errors import UserError
+from eenet_jax.predictions import Split
+from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.thresholds import first_exit
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+    """What a policy did with N samples.
+
+    Attributes:
+      exit_index: Exit taken, int32 ``[N]``.
+      labels: Class answered there, int32 ``[N]``.
+      scores: Scores at all exits, ``[K, N]``; those after the exit taken are what the
+        policy would have said.
+      cost: Cost of each sample, float64 ``[N]``.
+    """
+
+    exit_index: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    cost: np.ndarray
+
+    @property
+    def mean_cost(self) -> float:
+        """Mean cost per sample."""
+        return float(self.cost.mean())
+
+    @property
+    def exit_fraction(self) -> np.ndarray:
+        """Share of the samples that left at each exit, ``[K]``; sums to 1."""
+        counts = np.bincount(self.exit_index, minlength=len(self.scores))
+        return counts / len(self.exit_index)
+
+    def accuracy(self, labels: np.ndarray) -> float:
+        """Share of right answers, in [0, 1]."""
+        return float((self.labels == labels).mean())
+
+
+def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
+    """Replays a policy on one part of saved predictions.
+
+    A sample is charged ``costs[exit]``: the backbone up to the exit it takes and the
+    heads of all exits up to there, since every policy tests every exit it passes.
+
+    Args:
+      policy: K exits.
+      split: K exits, N samples.
+      costs: Cumulative cost up to each exit, ``[K]``.
+
+    Raises:
+      UserError: If policy, split and costs do not agree on the number of exits.
+    """
+    counts = {policy.num_exits, len(split.logits), len(costs)}
+    if len(counts) > 1:
+        raise UserError(
+            f"the policy has {policy.num_exits} exits, the predictions "
+            f"{len(split.logits)} and the costs {len(costs)}; fit the policy on "
+            "predictions of this network"
+        )
+    exit_index, labels, scores = jax.device_get(_replay(policy, split.logits))
+    return Decisions(exit_index, labels, scores, np.asarray(costs)[exit_index])
+
+
+@jax.jit
+def _replay(policy: Policy, logits: jax.Array):
+    scores = policy.scores(logits)
+    exit_index = first_exit(scores, policy.thresholds)
+    answers = jnp.argmax(logits, axis=-1)  # [K, N]
+    answer = jnp.take_along_axis(answers, exit_index[None], axis=0)[0]
+    return exit_index, answer.astype(jnp.int32), scores

@@ -1,0 +1,169 @@
+"""The frontier: policies for every budget, from one fit."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from eenet_jax.errors import UserError
+from eenet_jax.predictions import Split, load_arrays, save_arrays
+from eenet_jax.schedulers import thresholds as thresholds_lib
+from eenet_jax.schedulers.policy import Policy, known_scorer, params_of
+
+ROUNDING = 1e-12  # relative, of a mean of float64 costs
+
+
+@dataclasses.dataclass(frozen=True)
+class Frontier:
+    """Candidate policies with their cost and accuracy on the calibration split.
+
+    Attributes:
+      scorer: Of all candidates.
+      params: Stacked parameters of the scorer, leaves ``[P, ...]``; ``{}`` if it has none.
+      member: Which of the P each candidate uses, int32 ``[M]``.
+      thresholds: float32 ``[M, K]``.
+      val_cost: Mean cost on the calibration split, float64 ``[M]``.
+      val_accuracy: Accuracy there, float64 ``[M]``.
+      cost_unit: Unit of costs and budgets.
+      num_samples: Size of the calibration split.
+    """
+
+    scorer: str
+    params: dict[str, Any]
+    member: np.ndarray
+    thresholds: np.ndarray
+    val_cost: np.ndarray
+    val_accuracy: np.ndarray
+    cost_unit: str
+    num_samples: int
+
+    def for_budget(self, budget: float, confidence: float | None = None) -> Policy:
+        """Returns the policy for a budget.
+
+        Its mean cost on the calibration split is at most the budget. Up to the cost of
+        the most accurate candidate the budget is spent: of the candidates that it
+        affords, the most expensive is taken whose accuracy is within half a standard
+        error of the best of them, as smaller differences say nothing about new data. So
+        the cost does not fall as the budget rises, and a budget that affords everything
+        gets the most accurate policy, not the most expensive.
+
+        Args:
+          budget: Mean cost per sample, in ``cost_unit``.
+          confidence: For a bound that holds on new data; not available yet.
+
+        Raises:
+          UserError: If every candidate costs more, naming the cheapest.
+        """
+        if confidence is not None:
+            raise UserError(
+                f"--confidence={confidence} is not available in this version; leave it "
+                "out, and the mean cost is kept on the validation split"
+            )
+        useful = self.val_cost <= self.val_cost[self._peak]
+        affordable = np.flatnonzero(useful & (self.val_cost <= budget * (1 + ROUNDING)))
+        if not len(affordable):
+            raise UserError(
+                f"budget={budget:g} {self.cost_unit} is below the cheapest possible "
+                f"cost, {self.val_cost.min():g} (everyone stops at exit 1); raise it"
+            )
+        accuracy = self.val_accuracy[affordable]
+        best = accuracy.max()
+        error = np.sqrt(best * (1 - best) / self.num_samples)
+        good = affordable[accuracy >= best - error / 2]
+        order = np.lexsort((self.val_accuracy[good], self.val_cost[good]))
+        return self.policy(int(good[order[-1]]))
+
+    @property
+    def _peak(self) -> int:
+        """The most accurate candidate; of equally accurate ones the most expensive."""
+        return int(np.lexsort((self.val_cost, self.val_accuracy))[-1])
+
+    def policy(self, m: int) -> Policy:
+        """Returns candidate ``m``."""
+        member = self.member[m]
+        params = {name: leaf[member] for name, leaf in self.params.items()}
+        return Policy(self.scorer, params, self.thresholds[m])
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes the frontier to one ``.npz`` file, whole or not at all."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        params = fields.pop("params")
+        fields |= {f"params/{name}": np.asarray(v) for name, v in params.items()}
+        save_arrays(pathlib.Path(path), fields)
+
+    @classmethod
+    def load(cls, path: str | pathlib.Path) -> "Frontier":
+        """Reads what ``save`` wrote.
+
+        Raises:
+          UserError: If the file cannot be read or holds no frontier.
+        """
+        arrays = load_arrays(pathlib.Path(path))
+        names = {f.name for f in dataclasses.fields(cls)} - {"params"}
+        missing = names - arrays.keys()
+        if missing:
+            raise UserError(f"{path} holds no frontier: {sorted(missing)} missing")
+        values = {name: arrays[name] for name in names}
+        values["scorer"] = known_scorer(path, arrays)
+        values["cost_unit"] = str(values["cost_unit"])
+        values["num_samples"] = int(values["num_samples"])
+        return cls(params=params_of(arrays), **values)
+
+
+def build_frontier(
+    scorer: str,
+    params: dict[str, Any],
+    shares: list[np.ndarray],
+    split: Split,
+    costs: np.ndarray,
+    cost_unit: str,
+) -> Frontier:
+    """Turns shares of samples per exit into candidate policies.
+
+    Args:
+      scorer: Name in ``SCORERS``.
+      params: Stacked parameters, leaves ``[P, ...]``; ``{}`` for P = 1 without any.
+      shares: For each of the P, shares wanted at each exit, ``[M_p, K]``.
+      split: Calibration samples.
+      costs: Cumulative cost up to each exit, ``[K]``; every exit's head is run.
+      cost_unit: Its unit.
+    """
+    values = outcome_values(split, costs)
+    member, thresholds, means = [], [], []
+    for p, rows in enumerate(shares):
+        chosen = {name: leaf[p] for name, leaf in params.items()}
+        policy = Policy(scorer, chosen, np.zeros(len(costs), np.float32))
+        scores = score_split(policy, split)
+        # One exit for all belongs to every frontier: nothing costs less than the first.
+        rows = np.concatenate([rows, np.eye(len(costs))])
+        cuts = np.unique(thresholds_lib.thresholds_from_shares(scores, rows), axis=0)
+        member.append(np.full(len(cuts), p, np.int32))
+        thresholds.append(cuts)
+        means.append(thresholds_lib.realise(scores, cuts, values))
+    means = np.concatenate(means)
+    return Frontier(
+        scorer=scorer,
+        params={name: np.asarray(leaf) for name, leaf in params.items()},
+        member=np.concatenate(member),
+        thresholds=np.concatenate(thresholds),
+        val_accuracy=means[:, 0],
+        val_cost=means[:, 1],
+        cost_unit=cost_unit,
+        num_samples=len(split.labels),
+    )
+
+
+def outcome_values(split: Split, costs: np.ndarray) -> np.ndarray:
+    """Returns what each exit gives each sample: correct and cost, ``[2, K, N]``."""
+    correct = split.correct.astype(np.float64)
+    return np.stack([correct, np.broadcast_to(costs[:, None], correct.shape)])
+
+
+_scores = jax.jit(Policy.scores)
+
+
+def score_split(policy: Policy, split: Split) -> np.ndarray:
+    """Scores a whole split at all exits, float32 ``[K, N]``."""
+    return np.asarray(_scores(policy, split.logits))

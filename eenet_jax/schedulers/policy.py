@@ -1,0 +1,118 @@
+"""The policy: when a sample may stop. One pure step, for fitting, replay and running."""
+
+import dataclasses
+import functools
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eenet_jax.errors import UserError
+from eenet_jax.predictions import load_arrays, save_arrays
+from eenet_jax.schedulers.evidence import Evidence
+from eenet_jax.schedulers.scorers import SCORERS, Trail
+from eenet_jax.schedulers.thresholds import first_exit
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("params", "thresholds"),
+    meta_fields=("scorer",),
+)
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Scores a sample at each exit and lets it leave at the first that reaches.
+
+    A pytree, so it can be an argument of compiled functions.
+
+    Attributes:
+      scorer: Name in ``SCORERS``; static.
+      params: The scorer's parameters: a flat dict of arrays, ``{}`` where it has none.
+      thresholds: float32 ``[K]``: a sample leaves at exit k if its score is at least
+        ``thresholds[k]``. +inf for an exit that nobody may take; the last is -inf.
+    """
+
+    scorer: str
+    params: dict[str, Any]
+    thresholds: jax.Array
+
+    @property
+    def num_exits(self) -> int:
+        """K."""
+        return self.thresholds.shape[0]
+
+    def init_trail(self, batch: int) -> Trail:
+        """Returns the trail of ``batch`` samples that no exit has seen yet."""
+        return SCORERS[self.scorer].init_trail(self.params, batch)
+
+    def step(
+        self, k: int, evidence: Evidence, trail: Trail
+    ) -> tuple[jax.Array, Trail]:
+        """Scores the samples at exit ``k``.
+
+        Args:
+          k: Exit, 0-based.
+          evidence: What the exit says of B samples.
+          trail: What earlier exits left, leaves ``[B, ...]``.
+
+        Returns:
+          Scores ``[B]``, to be held against ``thresholds[k]``, and the new trail.
+        """
+        return SCORERS[self.scorer].step(self.params, k, evidence, trail)
+
+    def scores(self, logits: jax.Array) -> jax.Array:
+        """Scores samples at all exits, ``[K, B, C] -> [K, B]``, as if none left."""
+        trail = self.init_trail(logits.shape[1])
+        scores = []
+        for k in range(self.num_exits):
+            score, trail = self.step(k, Evidence(logits[k]), trail)
+            scores.append(score)
+        return jnp.stack(scores)
+
+    def decide(self, logits: jax.Array) -> jax.Array:
+        """Returns the exit each sample takes, int32 ``[B]``, from ``[K, B, C]``."""
+        return first_exit(self.scores(logits), self.thresholds)
+
+
+def save_policy(path: str | pathlib.Path, policy: Policy) -> None:
+    """Writes a policy to one ``.npz`` file, whole or not at all."""
+    params = {f"params/{name}": np.asarray(v) for name, v in policy.params.items()}
+    thresholds = np.asarray(policy.thresholds)
+    arrays = {"scorer": policy.scorer, "thresholds": thresholds, **params}
+    save_arrays(pathlib.Path(path), arrays)
+
+
+def load_policy(path: str | pathlib.Path) -> Policy:
+    """Reads a policy; no backbone is needed.
+
+    Raises:
+      UserError: If the file cannot be read or holds no policy.
+    """
+    arrays = load_arrays(pathlib.Path(path))
+    missing = {"scorer", "thresholds"} - arrays.keys()
+    if missing:
+        raise UserError(f"{path} holds no policy: {sorted(missing)} missing")
+    return Policy(known_scorer(path, arrays), params_of(arrays), arrays["thresholds"])
+
+
+def known_scorer(path: str | pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
+    """Returns the scorer that a policy or frontier file names.
+
+    Raises:
+      UserError: If this version has no such scorer.
+    """
+    scorer = str(arrays["scorer"])
+    if scorer not in SCORERS:
+        raise UserError(
+            f"{path} was made with scorer {scorer!r}; this version knows "
+            f"{sorted(SCORERS)}"
+        )
+    return scorer
+
+
+def params_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the entries ``params/NAME`` of a saved file by NAME."""
+    prefix = "params/"
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n[:7] == prefix}

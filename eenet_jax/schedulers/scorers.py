@@ -1,0 +1,117 @@
+"""How policies score a sample at an exit: pure functions, listed in ``SCORERS``.
+
+A scorer may carry a trail from exit to exit, a pytree of fixed shape whose leaves have
+the batch as leading axis, so that it can be packed like a backbone's carry.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from eenet_jax.schedulers.evidence import (
+    Evidence,
+    entropy_confidence,
+    log_odds,
+    max_prob,
+)
+
+Trail = Any
+
+
+class Scorer(NamedTuple):
+    """``init_trail(params, B) -> trail``, ``step(params, k, evidence, trail)``.
+
+    The step returns the score of exit k, float32 ``[B]``, and the new trail.
+    """
+
+    init_trail: Callable[[Any, int], Trail]
+    step: Callable[[Any, int, Evidence, Trail], tuple[jax.Array, Trail]]
+
+
+def _no_trail(params: Any, batch: int) -> Trail:
+    del params, batch
+    return ()
+
+
+def _max_prob(params, k, evidence, trail):
+    del params, k
+    return max_prob(evidence.logits), trail
+
+
+def _entropy(params, k, evidence, trail):
+    del params, k
+    return entropy_confidence(evidence.logits), trail
+
+
+def linear_inputs(logits: jax.Array) -> jax.Array:
+    """Returns EENet's inputs [p ; max p ; 1 + sum p log p / log C].
+
+    Args:
+      logits: ``[..., C]``.
+
+    Returns:
+      ``[..., C + 2]``. The scores of earlier exits come behind them in the weights.
+    """
+    return _inputs(logits, max_prob(logits))
+
+
+def logit_inputs(logits: jax.Array) -> jax.Array:
+    """Like ``linear_inputs``, with the log-odds of max p, divided by 4, for max p.
+
+    The division brings them to the size of the other inputs.
+    """
+    return _inputs(logits, log_odds(logits) / 4)
+
+
+def _inputs(logits: jax.Array, confidence: jax.Array) -> jax.Array:
+    parts = [confidence[..., None], entropy_confidence(logits)[..., None]]
+    return jnp.concatenate([jax.nn.softmax(logits), *parts], axis=-1)
+
+
+def affine(
+    inputs: jax.Array, past: jax.Array, weights: jax.Array, bias: jax.Array
+) -> jax.Array:
+    """Returns w . [inputs ; past] + b.
+
+    Under vmap over weights, the product with the inputs, which are the same for all,
+    stays one matrix product; the few past scores are multiplied element by element.
+
+    Args:
+      inputs: ``[B, D]``.
+      past: Scores of the exits before, 0 for the others, ``[B, K]``.
+      weights: ``[D + K]``, or ``[H, D + K]`` for H outputs.
+      bias: ``[]`` or ``[H]``.
+    """
+    size = inputs.shape[-1]
+    out = inputs @ weights[..., :size].T
+    for j in range(past.shape[-1]):
+        factor = weights[..., size + j]
+        column = past[:, j].reshape((-1,) + (1,) * factor.ndim)
+        out = out + column * factor.reshape((1,) * (out.ndim - factor.ndim) + factor.shape)
+    return out + bias.reshape((1,) * (out.ndim - bias.ndim) + bias.shape)
+
+
+def _past_scores(params, batch):
+    num_exits = params["weights"].shape[0]
+    return jnp.zeros((batch, num_exits), jnp.float32)
+
+
+def _linear(inputs):
+    """Scores linear in the inputs and the past scores, which the trail keeps raw."""
+
+    def step(params, k, evidence, trail):
+        x = inputs(evidence.logits)
+        score = affine(x, trail, params["weights"][k], params["bias"][k])
+        return score, trail.at[:, k].set(score)
+
+    return Scorer(_past_scores, step)
+
+
+SCORERS = {
+    "max_prob": Scorer(_no_trail, _max_prob),
+    "entropy": Scorer(_no_trail, _entropy),
+    "eenet_linear": _linear(linear_inputs),
+    "eenet": _linear(logit_inputs),
+}

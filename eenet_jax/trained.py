@@ -1,0 +1,122 @@
+"""A trained run, read back from its workdir."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from eenet_jax import checkpoint, distributed
+from eenet_jax import config as config_lib
+from eenet_jax.backbones.staged import Backbone
+from eenet_jax.costs.flops import exit_mflops
+from eenet_jax.data.sources import Dataset
+from eenet_jax.inference import Predictor
+from eenet_jax.predictions import (
+    Predictions,
+    Split,
+    load_predictions,
+    save_predictions,
+)
+from eenet_jax.training.loop import abstract_state
+from eenet_jax.training.plan import build_plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network and where it came from.
+
+    Attributes:
+      config: The run's config.
+      backbone: The network.
+      variables: What evaluation uses (averaged where the run averaged).
+      dataset: The run's data.
+      step: Of the checkpoint.
+      workdir: The run's directory.
+    """
+
+    config: ml_collections.ConfigDict
+    backbone: Backbone
+    variables: Any
+    dataset: Dataset
+    step: int
+    workdir: pathlib.Path
+
+    def example(self, batch_size: int = 1) -> jax.ShapeDtypeStruct:
+        """Returns shape and type of a batch of inputs."""
+        height, width = self.dataset.test.images.shape[1:3]
+        return jax.ShapeDtypeStruct((batch_size, height, width, 3), np.float32)
+
+
+def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
+    """Reads a run's network.
+
+    Args:
+      workdir: The run's directory.
+      which: "best", "latest" or a step.
+
+    Raises:
+      UserError: If there is no such run or checkpoint, or it is damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    config = config_lib.read(workdir)
+    config_lib.validate(config, num_devices=jax.device_count())
+    step = checkpoint.choose_step(workdir, which)
+    mesh = distributed.data_mesh()
+    dataset = config_lib.load_data(config)
+    plan = build_plan(config, dataset, mesh)
+    state = checkpoint.restore(workdir, step, abstract_state(plan, mesh))
+    return Trained(
+        config, plan.backbone, state.eval_variables, dataset, step, workdir
+    )
+
+
+def predict(trained: Trained) -> Predictions:
+    """Computes all exits over the validation and test parts, with costs in MFLOPs."""
+    predictor = Predictor(
+        trained.backbone,
+        mean=trained.dataset.mean,
+        std=trained.dataset.std,
+        batch_size=trained.config.eval.batch_size,
+        mesh=distributed.data_mesh(),
+    )
+    val, test = (
+        Split(predictor.logits(trained.variables, part.images, name), part.labels)
+        for name, part in (
+            ("validation", trained.dataset.val),
+            ("test", trained.dataset.test),
+        )
+    )
+    costs = exit_mflops(trained.backbone, trained.variables, trained.example())
+    return Predictions(
+        val=val,
+        test=test,
+        costs=costs.costs,
+        cost_unit=costs.unit,
+        head_costs=costs.head_costs,
+        checkpoint_step=trained.step,
+    )
+
+
+def workdir_predictions(
+    workdir: str | pathlib.Path, which: str = "best"
+) -> Predictions:
+    """Returns a run's predictions, computing them only where the file has others.
+
+    Args:
+      workdir: The run's directory; ``predictions.npz`` is read or written there.
+      which: "best", "latest" or a step.
+    """
+    workdir = pathlib.Path(workdir)
+    path = workdir / "predictions.npz"
+    config_lib.read(workdir)
+    step = checkpoint.choose_step(workdir, which)
+    if path.exists():
+        predictions = load_predictions(path)
+        if predictions.checkpoint_step == step:
+            return predictions
+    predictions = predict(load_trained(workdir, which))
+    save_predictions(path, predictions)
+    return predictions

@@ -1,0 +1,175 @@
+"""The training loop: chunks of steps, validation, checkpoints, exact resume."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+
+from eenet_jax import checkpoint, distributed
+from eenet_jax import config as config_lib
+from eenet_jax.data import batches, sources
+from eenet_jax.errors import UserError
+from eenet_jax.inference import Predictor
+from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
+from eenet_jax.training.record import Recorder
+from eenet_jax.training.step import TrainState
+from eenet_jax.writers import MetricWriter, Progress, write_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """How a run ended.
+
+    Attributes:
+      step: Steps done in all.
+      resumed_from: Step that it went on from: 0 for a fresh run, ``step`` for one that
+        had been finished before.
+      state: Parameters, optimiser and averages at the end.
+      val_accuracy: Validation accuracy of each exit at the end, float64 ``[K]``.
+    """
+
+    step: int
+    resumed_from: int
+    state: TrainState
+    val_accuracy: np.ndarray
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
+    """Trains a multi-exit backbone, going on from the latest checkpoint in ``workdir``.
+
+    A run that was stopped at any point and started again ends with the parameters of
+    one that was not: all that a step needs follows from the config and the step.
+
+    Args:
+      config: See ``configs/default.py``.
+      workdir: Directory of the run; made if it is not there.
+
+    Returns:
+      How it ended.
+
+    Raises:
+      UserError: If the config, the data, the workdir or a checkpoint is not usable, or
+        the loss stops being finite.
+    """
+    # What to run, and on what.
+    config_lib.validate(config, num_devices=jax.device_count())
+    workdir = pathlib.Path(workdir)
+    claim_workdir(config, workdir)
+    mesh = distributed.data_mesh()
+    dataset = config_lib.load_data(config)
+    plan = build_plan(config, dataset, mesh)
+    predictor = Predictor(
+        plan.backbone,
+        mean=dataset.mean,
+        std=dataset.std,
+        batch_size=config.eval.batch_size,
+        mesh=mesh,
+    )
+
+    # From the start, or from where it was.
+    key_init, key_run = jax.random.split(jax.random.key(config.seed))
+    start = latest_step(workdir)
+    if start:
+        state = checkpoint.restore(workdir, start, abstract_state(plan, mesh))
+    else:
+        state = plan.init(key_init)
+    if start >= plan.total_steps:
+        accuracy = predictor.accuracy(state.eval_variables, dataset.val)
+        return Result(start, start, state, accuracy)
+
+    # Epoch by epoch.
+    recorder = Recorder(
+        MetricWriter(workdir, start),
+        Progress(plan.total_steps, start, "step"),
+        schedule=plan.schedule,
+        steps_per_epoch=plan.steps_per_epoch,
+        batch_size=config.train.batch_size,
+    )
+    run_epoch = _epoch_runner(config, plan, dataset, mesh, recorder, key_run)
+    step, accuracy = start, np.zeros(plan.backbone.num_exits)
+    try:
+        with checkpoint.open_checkpoints(workdir) as saved:
+            while step < plan.total_steps:
+                epoch = step // plan.steps_per_epoch
+                state, step = run_epoch(state, step)
+                due = (epoch + 1) % config.train.eval_epochs == 0
+                if due or step >= plan.total_steps:
+                    recorder.flush()
+                    accuracy = predictor.accuracy(state.eval_variables, dataset.val)
+                    recorder.validation(step, accuracy)
+                    checkpoint.save(saved, step, state, float(accuracy.mean()))
+    finally:
+        recorder.close()
+    return Result(step, start, state, accuracy)
+
+
+def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Writes ``config.json`` into a new workdir, or checks the one that is there.
+
+    Raises:
+      UserError: If the workdir belongs to a run of another config, naming the fields.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(path, config_lib.to_json(config))
+        return
+    different = config_lib.differences(config, config_lib.read(workdir))
+    if different:
+        raise UserError(
+            f"--workdir={workdir} belongs to a run of another config:\n  "
+            + "\n  ".join(different)
+            + "\nchoose another --workdir, or give these fields the values there"
+        )
+
+
+def latest_step(workdir: pathlib.Path) -> int:
+    """Returns the steps that the latest whole checkpoint has done; 0 without one."""
+    with checkpoint.open_checkpoints(workdir) as saved:
+        return saved.latest.step if saved.latest else 0
+
+
+def abstract_state(plan: Plan, mesh: jax.sharding.Mesh) -> TrainState:
+    """Returns the shapes, types and shardings of a run's state."""
+    sharding = distributed.replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(plan.init, jax.random.key(0)),
+    )
+
+
+def _epoch_runner(
+    config: ml_collections.ConfigDict,
+    plan: Plan,
+    dataset: sources.Dataset,
+    mesh: jax.sharding.Mesh,
+    recorder: Recorder,
+    key: jax.Array,
+) -> Callable[[TrainState, int], tuple[TrainState, int]]:
+    """Returns ``(state, step) -> (state, step)`` that takes the rest of one epoch."""
+    train = dataset.train
+    images, labels = distributed.replicate((train.images, train.labels), mesh)
+    key = distributed.replicate(key, mesh)
+    by_batch = distributed.batch_sharding(mesh, axis=1)
+
+    def run_epoch(state: TrainState, step: int) -> tuple[TrainState, int]:
+        rows = batches.epoch_indices(
+            config.seed,
+            step // plan.steps_per_epoch,
+            len(train.labels),
+            config.train.batch_size,
+        )[: plan.total_steps - step]
+        for start, end in epoch_pieces(len(rows), config.train.log_steps):
+            metrics = []
+            for i in range(start, end, plan.steps_per_call):
+                chunk = rows[i : min(i + plan.steps_per_call, end)]
+                chunk = jax.device_put(chunk, by_batch)
+                state, result = plan.run_chunk(state, images, labels, chunk, key=key)
+                metrics.append(result)
+            recorder.chunk(step + end, metrics)
+        return state, step + len(rows)
+
+    return run_epoch

@@ -1,0 +1,39 @@
+"""Test-wide setup: eight emulated CPU devices and strict JAX."""
+
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import pathlib  # noqa: E402
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import flags  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A fresh typed PRNG key."""
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def root() -> pathlib.Path:
+    """The project's root directory."""
+    return ROOT
+
+
+@pytest.fixture
+def shared() -> pathlib.Path:
+    """The folder of data and golden vectors that is kept beside the project."""
+    path = ROOT.parent / "shared"
+    if not path.is_dir():
+        pytest.skip("the folder ../shared with real data and goldens is not here")
+    return path

@@ -1,0 +1,55 @@
+"""Trains a multi-exit network and saves its predictions.
+
+python train.py --config=configs/digits.py --workdir=runs/digits
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from eenet_jax import errors
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "The experiment: a file of configs/. Its fields are changed with "
+    "--config.FIELD=VALUE; configs/default.py explains them all.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Directory of the run, for its config, checkpoints, metrics and predictions. A run "
+    "that was stopped goes on from there.",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Trains, then writes ``predictions.npz``."""
+    del argv
+    if not _WORKDIR.value:
+        raise errors.UserError("--workdir is missing; give the run a directory")
+    if _CONFIG.value is None:
+        raise errors.UserError("--config is missing; choose a file of configs/")
+
+    from eenet_jax import trained, training  # JAX starts only once the flags are read
+
+    result = training.train(_CONFIG.value, _WORKDIR.value)
+    predictions_file = pathlib.Path(_WORKDIR.value) / "predictions.npz"
+    if result.resumed_from == result.step and predictions_file.exists():
+        print(f"{_WORKDIR.value} is finished: step {result.step} of {result.step}.")
+    predictions = trained.workdir_predictions(_WORKDIR.value)
+    shares = 100 * (predictions.test.logits.argmax(-1) == predictions.test.labels).mean(
+        axis=1
+    )
+    for k, (cost, share) in enumerate(zip(predictions.costs, shares, strict=True), 1):
+        print(
+            f"exit {k}: test accuracy {share:.2f} % at {cost:.4g} "
+            f"{predictions.cost_unit}"
+        )
+    print(f"next: python evaluate.py --workdir={_WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    errors.run(main)
