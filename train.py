@@ -33,9 +33,10 @@ def main(argv: Sequence[str]) -> None:
     if _CONFIG.value is None:
         raise errors.UserError("--config is missing; choose a file of configs/")
 
-    from eenet_jax import trained, training  # JAX starts only once the flags are read
+    from eenet_jax import trained  # JAX starts only once the flags are read
+    from eenet_jax.training import loop
 
-    result = training.train(_CONFIG.value, _WORKDIR.value)
+    result = loop.train(_CONFIG.value, _WORKDIR.value)
     predictions_file = pathlib.Path(_WORKDIR.value) / "predictions.npz"
     if result.resumed_from == result.step and predictions_file.exists():
         print(f"{_WORKDIR.value} is finished: step {result.step} of {result.step}.")

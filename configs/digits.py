@@ -15,17 +15,21 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = default.get_config()
     c.model.name = "cifar_resnet"
-    c.model.exits = (1, 3, 6)
+    c.model.exits = (0, 2, 5)  # the first right after the stem
     c.model.options.depth = 20
+    c.model.options.head = "conv"
+    c.model.options.reduction = 2
 
     c.data.name = "digits"
     c.data.val_size = 297
     c.data.crop_padding = 1
 
     c.train.batch_size = 96
-    c.train.epochs = 60
+    c.train.epochs = 40
     c.train.eval_epochs = 5
 
-    c.optimizer.learning_rate = 0.1
+    c.optimizer.name = "adamw"
+    c.optimizer.learning_rate = 5e-3
+    c.optimizer.weight_decay = 1e-2
     c.schedule.warmup_epochs = 2.0
     return c

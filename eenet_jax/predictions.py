@@ -4,13 +4,13 @@ One ``.npz`` file, of any framework's making; the keys are in the README.
 """
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from eenet_jax.errors import UserError
+from eenet_jax.files import replacing
 
 TINY = 1e-30  # probabilities below this count as this, so that logarithms are finite
 ROW_TOLERANCE = {np.dtype(np.float16): 2e-2}
@@ -132,13 +132,8 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, object]) -> None:
     """Writes an ``.npz`` file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -317,9 +312,7 @@ def _per_exit(
     return values
 
 
-def _refuse_first(
-    name: str, values: np.ndarray, wrong: np.ndarray, rule: str
-) -> None:
+def _refuse_first(name: str, values: np.ndarray, wrong: np.ndarray, rule: str) -> None:
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         place = ", ".join(map(str, index))

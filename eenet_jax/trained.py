@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
-from eenet_jax.costs.flops import exit_mflops
+from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
 from eenet_jax.data.sources import Dataset
 from eenet_jax.inference import Predictor
 from eenet_jax.predictions import (
@@ -68,9 +69,7 @@ def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
     dataset = config_lib.load_data(config)
     plan = build_plan(config, dataset, mesh)
     state = checkpoint.restore(workdir, step, abstract_state(plan, mesh))
-    return Trained(
-        config, plan.backbone, state.eval_variables, dataset, step, workdir
-    )
+    return Trained(config, plan.backbone, state.eval_variables, dataset, step, workdir)
 
 
 def predict(trained: Trained) -> Predictions:
@@ -120,3 +119,31 @@ def workdir_predictions(
     predictions = predict(load_trained(workdir, which))
     save_predictions(path, predictions)
     return predictions
+
+
+def predictions_with_cost(
+    workdir: str | pathlib.Path, which: str, cost: str, *, latency_batch_size: int
+) -> tuple[Predictions, Mapping[str, Any]]:
+    """Returns a run's predictions with costs in the unit asked for.
+
+    Args:
+      workdir: The run's directory.
+      which: "best", "latest" or a step.
+      cost: "mflops", "mparams" or "latency_ms".
+      latency_batch_size: Samples a batch where time is measured.
+
+    Returns:
+      The predictions, and how the costs came about.
+    """
+    predictions = workdir_predictions(workdir, which)
+    if cost == "mflops":
+        return predictions, {}
+    trained = load_trained(workdir, which)
+    if cost == "mparams":
+        costs = exit_mparams(trained.backbone, trained.variables)
+    else:
+        shape = trained.example(latency_batch_size).shape
+        x = jax.random.normal(jax.random.key(0), shape)
+        costs = exit_latency_ms(trained.backbone, trained.variables, x)
+    changed = predictions.with_costs(costs.costs, costs.unit, costs.head_costs)
+    return changed, costs.details

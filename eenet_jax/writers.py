@@ -1,23 +1,13 @@
 """Metrics on disk (JSON lines, TensorBoard) and progress on the terminal."""
 
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Mapping
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+from eenet_jax.files import write_text
 
 
 class MetricWriter:
@@ -31,6 +21,8 @@ class MetricWriter:
         self._path = workdir / "metrics.jsonl"
         _drop_after(self._path, resume_step)
         self._file = self._path.open("a", encoding="utf-8")
+        from tensorboardX import SummaryWriter  # slow to import
+
         self._events = SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1
         )

@@ -2,9 +2,9 @@
 
     carry_0 = stem(x);  carry_{k+1} = stage_k(carry_k);  logits_k = head_k(carry_{k+1})
 
-Every leaf of a carry has the batch as its leading axis, so finished samples are dropped
-by one ``jax.tree.map``. Outside this package only the pure functions of ``Backbone`` are
-seen; inside, the parts are Linen modules.
+Every leaf of a carry has the batch as its leading axis, so finished samples are
+dropped by one ``jax.tree.map``. Outside this package only the pure functions of
+``Backbone`` are seen; inside, the parts are Linen modules.
 """
 
 import dataclasses
@@ -93,7 +93,7 @@ class Backbone:
           variables: The network's variables.
           x: Input batch.
           train: True for batch statistics and dropout.
-          rngs: ``{"dropout": key}``, where the network has dropout and ``train`` is set.
+          rngs: ``{"dropout": key}``, where the network has dropout and ``train``.
 
         Returns:
           Logits float32 ``[K, B, C]``, and the variables other than ``params`` after
@@ -116,7 +116,7 @@ class Backbone:
         return self.module.apply(variables, k, carry, method="run_stage")
 
     def head(self, k: int, variables: Variables, carry: Carry) -> jax.Array:
-        """Returns the logits of exit ``k``, float32 ``[B, C]``, from stage k's carry."""
+        """Returns the logits of exit ``k``, float32 ``[B, C]``."""
         return self.module.apply(variables, k, carry, method="run_head")
 
     def exit_features(self, k: int, variables: Variables, carry: Carry) -> jax.Array:

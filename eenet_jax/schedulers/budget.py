@@ -21,7 +21,7 @@ class Frontier:
 
     Attributes:
       scorer: Of all candidates.
-      params: Stacked parameters of the scorer, leaves ``[P, ...]``; ``{}`` if it has none.
+      params: The scorer's parameters, stacked, ``[P, ...]``; ``{}`` without any.
       member: Which of the P each candidate uses, int32 ``[M]``.
       thresholds: float32 ``[M, K]``.
       val_cost: Mean cost on the calibration split, float64 ``[M]``.

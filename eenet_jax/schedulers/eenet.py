@@ -52,12 +52,15 @@ class Recipe(NamedTuple):
     beta: float = 1.0
 
 
+DEFAULT_RECIPE = Recipe()
+
+
 def fit(
     predictions: Predictions,
     *,
     budgets: np.ndarray,
     key: jax.Array,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = DEFAULT_RECIPE,
 ) -> Frontier:
     """Fits score and assignment for every budget at once.
 

@@ -1,4 +1,4 @@
-"""The policy: when a sample may stop. One pure step, for fitting, replay and running."""
+"""The policy: when a sample may stop. One pure step, for replay and running alike."""
 
 import dataclasses
 import functools
@@ -47,9 +47,7 @@ class Policy:
         """Returns the trail of ``batch`` samples that no exit has seen yet."""
         return SCORERS[self.scorer].init_trail(self.params, batch)
 
-    def step(
-        self, k: int, evidence: Evidence, trail: Trail
-    ) -> tuple[jax.Array, Trail]:
+    def step(self, k: int, evidence: Evidence, trail: Trail) -> tuple[jax.Array, Trail]:
         """Scores the samples at exit ``k``.
 
         Args:

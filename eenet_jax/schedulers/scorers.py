@@ -88,9 +88,8 @@ def affine(
     out = inputs @ weights[..., :size].T
     for j in range(past.shape[-1]):
         factor = weights[..., size + j]
-        column = past[:, j].reshape((-1,) + (1,) * factor.ndim)
-        out = out + column * factor.reshape((1,) * (out.ndim - factor.ndim) + factor.shape)
-    return out + bias.reshape((1,) * (out.ndim - bias.ndim) + bias.shape)
+        out = out + past[:, j].reshape((-1,) + (1,) * factor.ndim) * factor[None]
+    return out + bias[None]
 
 
 def _past_scores(params, batch):

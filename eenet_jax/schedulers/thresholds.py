@@ -75,7 +75,7 @@ def cut_after(ranked: np.ndarray, count: int) -> float:
 
     Args:
       ranked: Scores, falling, float32 ``[N]``.
-      count: At least 1. Where score ``count`` equals the next, all equal ones are taken.
+      count: At least 1. Scores equal to the last one taken are taken too.
     """
     if not len(ranked):
         return np.inf

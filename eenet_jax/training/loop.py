@@ -12,11 +12,12 @@ from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.data import batches, sources
 from eenet_jax.errors import UserError
+from eenet_jax.files import write_text
 from eenet_jax.inference import Predictor
 from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
 from eenet_jax.training.record import Recorder
 from eenet_jax.training.step import TrainState
-from eenet_jax.writers import MetricWriter, Progress, write_text
+from eenet_jax.writers import MetricWriter, Progress
 
 
 @dataclasses.dataclass(frozen=True)

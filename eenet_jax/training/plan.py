@@ -148,5 +148,5 @@ def epoch_pieces(steps: int, longest: int) -> list[tuple[int, int]]:
     Few lengths, because every length of a chunk is a program to compile.
     """
     count = -(-steps // longest)
-    ends = np.cumsum([len(p) for p in np.array_split(np.arange(steps), count)])
-    return [(int(e - n), int(e)) for e, n in zip(ends, np.diff(ends, prepend=0), strict=True)]
+    ends = np.linspace(0, steps, count + 1).astype(int).tolist()
+    return list(zip(ends, ends[1:], strict=False))

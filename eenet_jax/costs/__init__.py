@@ -1,0 +1,7 @@
+"""What an exit costs: arithmetic, parameters, and measured time."""
+
+from eenet_jax.costs.exits import ExitCosts
+from eenet_jax.costs.flops import exit_mflops, exit_mparams
+from eenet_jax.costs.latency import exit_latency_ms
+
+__all__ = ["ExitCosts", "exit_latency_ms", "exit_mflops", "exit_mparams"]

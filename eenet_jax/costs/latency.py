@@ -1,0 +1,70 @@
+"""Time per exit, measured on the device at hand."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from eenet_jax.backbones.staged import Backbone
+from eenet_jax.costs.exits import ExitCosts
+
+
+def exit_latency_ms(
+    backbone: Backbone, variables: Any, x: Any, *, repeats: int = 20
+) -> ExitCosts:
+    """Measures milliseconds per sample up to each exit.
+
+    For each exit, the stem, the stages and all heads up to there run as one compiled
+    program. The exits take turns, so that a drift of the machine's speed meets all of
+    them alike; medians are taken after a warm-up.
+
+    Args:
+      backbone: The network.
+      variables: Its variables.
+      x: Input batch; the time is divided by its size.
+      repeats: Timed runs of each exit.
+
+    Returns:
+      Costs that do not fall from exit to exit (where noise makes them fall, the higher
+      earlier value stands); ``details`` has the device, the batch size, the type, the
+      versions, and the raw medians and quartiles.
+    """
+    prefixes = [jax.jit(_prefix(backbone, k)) for k in range(backbone.num_exits)]
+    batch_size = jax.tree.leaves(x)[0].shape[0]
+    for prefix in prefixes:
+        for _ in range(2):
+            jax.block_until_ready(prefix(variables, x))
+    seconds = np.empty((repeats, len(prefixes)))
+    for row in seconds:
+        for k, prefix in enumerate(prefixes):
+            start = time.perf_counter()
+            jax.block_until_ready(prefix(variables, x))
+            row[k] = time.perf_counter() - start
+    low, median, high = np.quantile(seconds * 1e3 / batch_size, (0.25, 0.5, 0.75), 0)
+    device = jax.devices()[0]
+    details = {
+        "batch_size": batch_size,
+        "device": device.device_kind,
+        "platform": device.platform,
+        "dtype": str(jax.tree.leaves(x)[0].dtype),
+        "jax": jax.__version__,
+        "repeats": repeats,
+        "median_ms": median.tolist(),
+        "quartiles_ms": [low.tolist(), high.tolist()],
+    }
+    return ExitCosts(np.maximum.accumulate(median), None, "latency_ms", details)
+
+
+def _prefix(backbone: Backbone, last: int) -> Any:
+    """Returns ``(variables, x) -> logits of exits 0..last``."""
+
+    def run(variables: Any, x: Any) -> list[jax.Array]:
+        carry = backbone.stem(variables, x)
+        logits = []
+        for k in range(last + 1):
+            carry = backbone.stage(k, variables, carry)
+            logits.append(backbone.head(k, variables, carry))
+        return logits
+
+    return run

@@ -1,0 +1,216 @@
+"""Fits schedulers on predictions and measures them for every budget."""
+
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from eenet_jax import schedulers as schedulers_lib
+from eenet_jax.errors import UserError
+from eenet_jax.files import write_text
+from eenet_jax.predictions import Predictions, Split
+from eenet_jax.report import figures, frontier
+from eenet_jax.runtime.simulate import Decisions, simulate
+from eenet_jax.schedulers.bounds import clairvoyant
+from eenet_jax.writers import Progress
+
+NUM_AUTO_BUDGETS = 20
+
+
+def parse_budgets(text: str, costs: np.ndarray) -> np.ndarray:
+    """Reads ``--budgets``.
+
+    Args:
+      text: "auto" (20 values from the first to the last cost), "x,y,..." or "lo:hi:n"
+        (n values, both ends included).
+      costs: ``[K]``.
+
+    Returns:
+      Budgets, float64, rising.
+
+    Raises:
+      UserError: If the text is none of these.
+    """
+    if text == "auto":
+        return np.linspace(costs[0], costs[-1], NUM_AUTO_BUDGETS)
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            if int(count) < 1:
+                raise ValueError
+            budgets = np.linspace(float(low), float(high), int(count))
+        else:
+            budgets = np.array([float(part) for part in text.split(",")])
+        if not np.isfinite(budgets).all():
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--budgets={text} is not understood; give auto, numbers as in 1.5,2,3.25, "
+            "or lo:hi:n for n numbers from lo to hi"
+        ) from None
+    return np.unique(budgets)
+
+
+def parse_schedulers(
+    text: str, predictions: Predictions
+) -> tuple[list[str], dict[str, str]]:
+    """Reads ``--scheduler``.
+
+    Args:
+      text: Names with commas between, or "all": those that these predictions suffice
+        for.
+      predictions: What there is.
+
+    Returns:
+      The schedulers to fit, and those that "all" leaves out with what they lack.
+
+    Raises:
+      UserError: If a name is unknown or names a scheduler that lacks something.
+    """
+    every = list(schedulers_lib.SCHEDULERS)
+    names = every if text == "all" else list(dict.fromkeys(text.split(",")))
+    lacks = {n: schedulers_lib.missing_evidence(n, predictions) for n in names}
+    lacks = {name: lack for name, lack in lacks.items() if lack}
+    if lacks and text != "all":
+        listed = "; ".join(f"{name} needs {lack}" for name, lack in lacks.items())
+        raise UserError(f"--scheduler={text}: {listed}, which these predictions lack")
+    return [name for name in names if name not in lacks], lacks
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    schedulers: Sequence[str],
+    budgets: np.ndarray,
+    key: jax.Array,
+    confidence: float | None = None,
+    policies_dir: pathlib.Path | None = None,
+) -> dict[str, Any]:
+    """Fits each scheduler and measures it for each budget.
+
+    Args:
+      predictions: The schedulers are fitted on ``val`` and measured on both parts.
+      schedulers: Names; none for the exits' own accuracies and costs only.
+      budgets: Mean costs per sample, in the unit of ``predictions.costs``.
+      key: Of the fits.
+      confidence: See ``Frontier.for_budget``.
+      policies_dir: Where each scheduler's frontier is saved, as NAME.npz.
+
+    Returns:
+      What ``results.json`` holds (README), ready for ``json.dumps``.
+
+    Raises:
+      UserError: If a budget is below the cheapest exit.
+    """
+    costs, unit = predictions.costs, predictions.cost_unit
+    low = budgets.min() if len(schedulers) else costs[0]
+    if low < costs[0] * (1 - 1e-9):
+        raise UserError(
+            f"--budgets: {low:g} {unit} is below {costs[0]:g}, the cost of stopping "
+            "everyone at the first exit; raise the budget or choose a cheaper network"
+        )
+    budgets = np.maximum(budgets, costs[0])
+    progress = Progress(len(schedulers), 0, "scheduler")
+    records = []
+    for name, key_fit in zip(
+        schedulers, jax.random.split(key, max(len(schedulers), 1)), strict=False
+    ):
+        start = time.perf_counter()
+        fitted = schedulers_lib.fit(name, predictions, budgets=budgets, key=key_fit)
+        seconds = time.perf_counter() - start
+        if policies_dir is not None:
+            fitted.save(policies_dir / f"{name}.npz")
+        for budget in budgets:
+            policy = fitted.for_budget(float(budget), confidence)
+            record = _record(predictions, policy, float(budget))
+            records.append({"scheduler": name, **record, "fit_seconds": seconds})
+        progress.update(1, name)
+        progress.line(f"{name}: fitted in {seconds:.1f} s")
+    progress.close()
+    return {
+        "cost_unit": unit,
+        "costs": costs.tolist(),
+        "exit_accuracy": {
+            part: getattr(predictions, part).correct.mean(axis=1).tolist()
+            for part in ("val", "test")
+        },
+        "single_exit_costs": single_exit_costs(predictions).tolist(),
+        "clairvoyant": _clairvoyant(predictions),
+        "records": records,
+    }
+
+
+def _record(
+    predictions: Predictions, policy: schedulers_lib.Policy, budget: float
+) -> dict[str, Any]:
+    val, test = predictions.val, predictions.test
+    on_val = simulate(policy, val, predictions.costs)
+    on_test = simulate(policy, test, predictions.costs)
+    return {
+        "budget": budget,
+        "val_accuracy": on_val.accuracy(val.labels),
+        "val_cost": on_val.mean_cost,
+        "test_accuracy": on_test.accuracy(test.labels),
+        "test_cost": on_test.mean_cost,
+        "met": bool(on_val.mean_cost <= budget * (1 + 1e-9)),
+        "thresholds": [_number(t) for t in np.asarray(policy.thresholds)],
+        "exit_fraction": on_test.exit_fraction.tolist(),
+        "accuracy_where_taken": _accuracy_where_taken(on_test, test),
+    }
+
+
+def _accuracy_where_taken(decisions: Decisions, split: Split) -> list[float | None]:
+    """Accuracy of the samples that left at each exit; None where nobody did."""
+    right = decisions.labels == split.labels
+    taken = [decisions.exit_index == k for k in range(len(decisions.scores))]
+    return [float(right[t].mean()) if t.any() else None for t in taken]
+
+
+def single_exit_costs(predictions: Predictions) -> np.ndarray:
+    """Returns the cost of a network that has exit k only, ``[K]``.
+
+    It runs no other head; where the heads' costs are not known, they are counted in.
+    """
+    if predictions.head_costs is None:
+        return predictions.costs
+    heads = predictions.head_costs
+    return predictions.costs - np.cumsum(heads) + heads
+
+
+def _clairvoyant(predictions: Predictions) -> dict[str, list[float]]:
+    """The bound on the test part, for costs up to where it stops rising."""
+    costs = predictions.costs
+    budgets = np.linspace(costs[0], costs[-1], 100)
+    accuracy = clairvoyant(predictions.test, costs, budgets)
+    return {"budgets": budgets.tolist(), "test_accuracy": accuracy.tolist()}
+
+
+def _number(value: float) -> float | str:
+    """Returns a threshold as JSON can hold it."""
+    return float(value) if np.isfinite(value) else str(float(value))
+
+
+def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
+    """Writes ``results.json``, ``frontier.png`` and ``exits.png``.
+
+    Args:
+      results: What ``evaluate`` returned.
+      output: Directory; made if it is not there.
+
+    Returns:
+      The table to print.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output={output} cannot be made: {error}") from None
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    write_text(output / "results.json", text)
+    figures.save_frontier(results, output / "frontier.png")
+    if results["records"]:
+        figures.save_exits(results, output / "exits.png")
+    return frontier.table(results)

@@ -1,0 +1,145 @@
+"""The two figures of an evaluation: the frontier, and who leaves where."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from eenet_jax.files import replacing
+from eenet_jax.report.frontier import Results, curves
+
+UNITS = {
+    "mflops": "MFLOPs",
+    "mparams": "million parameters",
+    "latency_ms": "ms",
+    "energy_mj": "mJ",
+}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#332288")
+MARKERS = "osD^vP*"
+
+
+def _unit(results: Results) -> str:
+    return UNITS.get(results["cost_unit"], results["cost_unit"])
+
+
+def _save(figure: Any, path: pathlib.Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
+
+
+def save_frontier(results: Results, path: pathlib.Path) -> None:
+    """Draws test accuracy against mean test cost.
+
+    All schedulers, the network cut to one exit, the full network's accuracy, and the
+    bound of a chooser that knows the answers.
+
+    Args:
+      results: What ``evaluation.evaluate`` returned.
+      path: The PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 4.8))
+    axes = figure.add_subplot()
+    alone = [100 * a for a in results["exit_accuracy"]["test"]]
+    bound = results["clairvoyant"]
+    axes.plot(
+        bound["budgets"],
+        [100 * a for a in bound["test_accuracy"]],
+        linestyle="--",
+        color="0.55",
+        label="clairvoyant bound",
+    )
+    axes.axhline(alone[-1], color="0.8", linewidth=1, zorder=0)
+    shown = list(alone)
+    by_name = curves(results)
+    styles = zip(COLOURS * 3, MARKERS * 3, strict=True)
+    for (name, records), (colour, marker) in zip(by_name.items(), styles, strict=False):
+        accuracy = [100 * r["test_accuracy"] for r in records]
+        shown += accuracy
+        axes.plot(
+            [r["test_cost"] for r in records],
+            accuracy,
+            color=colour,
+            marker=marker,
+            markersize=4,
+            linewidth=1.4,
+            label=name,
+        )
+    axes.scatter(
+        results["single_exit_costs"],
+        alone,
+        marker="X",
+        s=70,
+        color="black",
+        zorder=5,
+        label="one exit for all",
+    )
+    top = max([*shown, *(100 * a for a in bound["test_accuracy"])])
+    margin = 0.06 * max(top - min(shown), 1.0)
+    axes.set_ylim(min(shown) - margin, top + margin)
+    axes.set_xlabel(f"mean cost per test sample, {_unit(results)}")
+    axes.set_ylabel("test accuracy, %")
+    axes.set_title("Accuracy against cost")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def save_exits(results: Results, path: pathlib.Path) -> None:
+    """Draws, for each scheduler and budget, who leaves where and how right they are.
+
+    Args:
+      results: What ``evaluation.evaluate`` returned, with records.
+      path: The PNG file.
+    """
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    by_name = curves(results)
+    num_exits = len(results["costs"])
+    places = [0.08 + 0.84 * k / num_exits for k in range(num_exits)]
+    colours = colormaps["viridis_r"](places)
+    figure = Figure(figsize=(1.2 + 3.1 * len(by_name), 5.4))
+    grid = figure.subplots(2, len(by_name), squeeze=False, sharex=True, sharey="row")
+    for column, (name, records) in enumerate(by_name.items()):
+        shares, accuracies = grid[:, column]
+        _draw_shares(shares, records, colours)
+        _draw_accuracies(accuracies, records, colours)
+        shares.set_title(name)
+        accuracies.set_xlabel(f"budget, {_unit(results)}")
+        for axes in (shares, accuracies):
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0, 0].set_ylabel("share of test samples, %")
+    grid[1, 0].set_ylabel("accuracy of those leaving, %")
+    handles, labels = grid[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="upper center", ncols=num_exits, frameon=False,
+        bbox_to_anchor=(0.5, 1.02),
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def _draw_shares(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> None:
+    budgets = [r["budget"] for r in records]
+    gaps = [b - a for a, b in zip(budgets, budgets[1:], strict=False) if b > a]
+    width = 0.92 * min(gaps) if gaps else 0.5 * (budgets[0] or 1.0)
+    bottom = [0.0] * len(records)
+    for k, colour in enumerate(colours):
+        share = [100 * r["exit_fraction"][k] for r in records]
+        axes.bar(budgets, share, width, bottom, color=colour, label=f"exit {k + 1}")
+        bottom = [b + s for b, s in zip(bottom, share, strict=True)]
+    axes.set_ylim(0, 100)
+
+
+def _draw_accuracies(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> None:
+    for k, colour in enumerate(colours):
+        points = [
+            (r["budget"], 100 * r["accuracy_where_taken"][k])
+            for r in records
+            if r["exit_fraction"][k] >= 0.005  # fewer say nothing
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, color=colour, marker="o", markersize=3)
+    axes.grid(alpha=0.25)

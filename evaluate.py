@@ -1,0 +1,124 @@
+"""Fits schedulers for a trained network, or for saved predictions, and reports them.
+
+python evaluate.py --workdir=runs/digits
+python evaluate.py --predictions=FILE.npz --scheduler=eenet,maxprob_opt --budgets=1:3:9
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from eenet_jax import errors
+
+MODES = ("anytime", "budgeted")
+COSTS = ("mflops", "mparams", "latency_ms")
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run of train.py.")
+_PREDICTIONS = flags.DEFINE_string(
+    "predictions",
+    None,
+    "Instead of a run: an .npz file of predictions, of any framework (README).",
+)
+_MODE = flags.DEFINE_string(
+    "mode",
+    "budgeted",
+    "anytime: accuracy and cost of every exit. budgeted: also the schedulers, for "
+    "every budget.",
+)
+_SCHEDULER = flags.DEFINE_string(
+    "scheduler", "all", "Schedulers to fit, with commas between, or all."
+)
+_BUDGETS = flags.DEFINE_string(
+    "budgets",
+    "auto",
+    "Mean costs per sample to keep: x,y,... or lo:hi:n, or auto for 20 values from the "
+    "cheapest exit's cost to the full network's.",
+)
+_COST = flags.DEFINE_string(
+    "cost",
+    None,
+    "Unit of costs and budgets: mflops (the default), mparams, or latency_ms, which is "
+    "measured here. With --predictions the file has the costs.",
+)
+_CONFIDENCE = flags.DEFINE_float(
+    "confidence", None, "Keep the mean cost on new data with this probability."
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "best", "Which of the run's checkpoints: best, latest, or a step."
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Directory of the report; by default WORKDIR/eval, or FILE_eval beside FILE.npz.",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the schedulers' fits.", lower_bound=0)
+_BATCH = flags.DEFINE_integer(
+    "latency_batch_size", 32, "Samples a batch for --cost=latency_ms.", lower_bound=1
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Evaluates, writes the report and prints its table."""
+    del argv
+    if (_WORKDIR.value is None) == (_PREDICTIONS.value is None):
+        raise errors.UserError("give either --workdir=DIR or --predictions=FILE.npz")
+    _check_choice("mode", _MODE.value, MODES)
+    if _COST.value is not None:
+        _check_choice("cost", _COST.value, COSTS)
+
+    import jax  # JAX starts only once the flags are read
+
+    from eenet_jax import evaluation, trained
+    from eenet_jax.predictions import load_predictions
+
+    details = {}
+    if _PREDICTIONS.value is not None:
+        if _COST.value is not None:
+            raise errors.UserError(
+                f"--cost={_COST.value} cannot be given with --predictions, whose file "
+                "has the costs; leave it out"
+            )
+        path = pathlib.Path(_PREDICTIONS.value)
+        predictions = load_predictions(path)
+        output = path.with_name(path.name.removesuffix(".npz") + "_eval")
+        policies = output / "policies"
+    else:
+        workdir = pathlib.Path(_WORKDIR.value)
+        predictions, details = trained.predictions_with_cost(
+            workdir,
+            _CHECKPOINT.value,
+            _COST.value or COSTS[0],
+            latency_batch_size=_BATCH.value,
+        )
+        output, policies = workdir / "eval", workdir / "policies"
+    if _OUTPUT.value is not None:
+        output = pathlib.Path(_OUTPUT.value)
+
+    names, left_out = evaluation.parse_schedulers(_SCHEDULER.value, predictions)
+    budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
+    results = evaluation.evaluate(
+        predictions,
+        schedulers=names if _MODE.value == "budgeted" else [],
+        budgets=budgets,
+        key=jax.random.key(_SEED.value),
+        confidence=_CONFIDENCE.value,
+        policies_dir=policies,
+    )
+    results["cost_details"] = details
+    print(evaluation.write_report(results, output))
+    for name, lack in left_out.items():
+        print(f"left out: {name}, which needs {lack}")
+    print(f"\nresults.json, frontier.png and exits.png are in {output}")
+
+
+def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise errors.UserError(
+            f"--{flag}={value} is unknown in this version; choose from "
+            f"{', '.join(choices)}"
+        )
+
+
+if __name__ == "__main__":
+    errors.run(main)
