@@ -30,13 +30,18 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if not _WORKDIR.value:
         raise errors.UserError("--workdir is missing; give the run a directory")
-    if _CONFIG.value is None:
+    config = _CONFIG.value
+    if config is None:
         raise errors.UserError("--config is missing; choose a file of configs/")
+    try:
+        config.lock()
+    except OSError as error:  # the file could not be loaded
+        raise errors.UserError(f"--config: {error}; choose a file of configs/") from None
 
     from eenet_jax import trained  # JAX starts only once the flags are read
     from eenet_jax.training import loop
 
-    result = loop.train(_CONFIG.value, _WORKDIR.value)
+    result = loop.train(config, _WORKDIR.value)
     predictions_file = pathlib.Path(_WORKDIR.value) / "predictions.npz"
     if result.resumed_from == result.step and predictions_file.exists():
         print(f"{_WORKDIR.value} is finished: step {result.step} of {result.step}.")

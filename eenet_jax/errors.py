@@ -1,5 +1,6 @@
 """Mistakes of the caller's, and how a command reports them."""
 
+import ast
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,12 +25,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def parse(argv: Sequence[str]) -> list[str]:
         try:
             return flags.FLAGS(argv)
-        except (flags.Error, UserError, AttributeError, KeyError, OSError) as error:
-            # ml_collections reports unknown config fields as Attribute/KeyErrors.
-            text = error.args[0] if isinstance(error, KeyError) else str(error)
-            _stop(text)
-        except (TypeError, ValueError) as error:
-            _stop(f"a flag's value has the wrong type: {error}")
+        except (AttributeError, KeyError) as error:
+            _stop(f"--config has no such field: {_unquoted(error)}")
+        except Exception as error:  # of a flag, or of the user's config file
+            _stop(str(error))
 
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
@@ -43,6 +42,17 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             raise SystemExit(130) from None
 
     app.run(guarded, flags_parser=parse)
+
+
+def _unquoted(error: Exception) -> str:
+    """Returns the message of ml_collections' nested KeyErrors on one plain line."""
+    text = str(error)
+    while text[:1] in ("'", '"'):
+        try:
+            text = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            break
+    return " ".join(text.split())
 
 
 def _stop(text: str) -> None:

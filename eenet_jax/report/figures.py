@@ -111,7 +111,7 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
         for axes in (shares, accuracies):
             axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].set_ylabel("share of test samples, %")
-    grid[1, 0].set_ylabel("accuracy of those leaving, %")
+    grid[1, 0].set_ylabel("accuracy of those leaving, %\n(area: how many)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="upper center", ncols=num_exits, frameon=False,
@@ -133,13 +133,12 @@ def _draw_shares(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> N
 
 
 def _draw_accuracies(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> None:
+    """Draws accuracy where taken; a point's area is the share that left there."""
     for k, colour in enumerate(colours):
-        points = [
-            (r["budget"], 100 * r["accuracy_where_taken"][k])
-            for r in records
-            if r["exit_fraction"][k] >= 0.005  # fewer say nothing
-        ]
-        if points:
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, color=colour, marker="o", markersize=3)
+        taken = [r for r in records if r["exit_fraction"][k] > 0]
+        budgets = [r["budget"] for r in taken]
+        accuracy = [100 * r["accuracy_where_taken"][k] for r in taken]
+        areas = [1 + 60 * r["exit_fraction"][k] for r in taken]
+        axes.plot(budgets, accuracy, color=colour, linewidth=0.8)
+        axes.scatter(budgets, accuracy, areas, color=colour)
     axes.grid(alpha=0.25)

@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     # What to run, and on what.
     config_lib.validate(config, num_devices=jax.device_count())
     workdir = pathlib.Path(workdir)
-    claim_workdir(config, workdir)
+    check_workdir(config, workdir)
     mesh = distributed.data_mesh()
     dataset = config_lib.load_data(config)
     plan = build_plan(config, dataset, mesh)
@@ -71,6 +71,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     )
 
     # From the start, or from where it was.
+    claim_workdir(config, workdir)
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     start = latest_step(workdir)
     if start:
@@ -107,16 +108,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     return Result(step, start, state, accuracy)
 
 
-def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Writes ``config.json`` into a new workdir, or checks the one that is there.
+def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Refuses a workdir in which a run of another config has left checkpoints.
 
     Raises:
-      UserError: If the workdir belongs to a run of another config, naming the fields.
+      UserError: Naming the fields that differ.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_text(path, config_lib.to_json(config))
+    if not (workdir / "config.json").exists() or not latest_step(workdir):
         return
     different = config_lib.differences(config, config_lib.read(workdir))
     if different:
@@ -127,8 +125,25 @@ def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
         )
 
 
+def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Makes the workdir, with ``config.json`` in it.
+
+    Raises:
+      UserError: If it cannot be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_text(workdir / "config.json", config_lib.to_json(config))
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} cannot be written: {error}; choose another"
+        ) from None
+
+
 def latest_step(workdir: pathlib.Path) -> int:
     """Returns the steps that the latest whole checkpoint has done; 0 without one."""
+    if not (workdir / checkpoint.FOLDER).is_dir():
+        return 0
     with checkpoint.open_checkpoints(workdir) as saved:
         return saved.latest.step if saved.latest else 0
 

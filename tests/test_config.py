@@ -1,0 +1,153 @@
+"""Configs: every shipped one is usable, and every mistake is named before any compile."""
+
+import importlib
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+
+from configs import default
+from eenet_jax import config as config_lib
+from eenet_jax import distributed
+from eenet_jax.data.sources import Dataset, ImageSplit
+from eenet_jax.errors import UserError
+from eenet_jax.training.plan import build_plan
+
+NAMES = sorted(
+    path.stem for path in pathlib.Path(default.__file__).parent.glob("[a-z]*.py")
+)
+SHAPES = {"digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+def fake_data(config: ml_collections.ConfigDict) -> Dataset:
+    """A data set of the right shape, without its content."""
+    size = config.train.batch_size
+    images = np.zeros((size, *SHAPES[config.data.name]), np.uint8)
+    part = ImageSplit(images, np.zeros(size, np.int32))
+    channels = images.shape[-1]
+    mean, std = (0.5,) * channels, (0.25,) * channels
+    return Dataset(config.data.name, part, part, part, 10, mean, std)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_takes_an_abstract_step(name: str, monkeypatch) -> None:
+    config = importlib.import_module(f"configs.{name}").get_config()
+    monkeypatch.setattr(config_lib.sources, "check", lambda *args: None)
+    config_lib.validate(config, num_devices=8)
+    data = fake_data(config)
+    plan = build_plan(config, data, distributed.data_mesh())
+    state = jax.eval_shape(plan.init, jax.random.key(0))
+    rows = jax.ShapeDtypeStruct((1, config.train.batch_size), np.int32)
+    train = data.train
+    new, metrics = jax.eval_shape(
+        plan.run_chunk, state, train.images, train.labels, rows, key=jax.random.key(0)
+    )
+    assert jax.tree.map(lambda a: (a.shape, a.dtype), new) == jax.tree.map(
+        lambda a: (a.shape, a.dtype), state
+    )
+    assert metrics["correct"].shape == (1, plan.backbone.num_exits)
+
+
+def test_default_has_every_field() -> None:
+    fields = dict(config_lib.flatten(default.get_config()))
+    assert fields.keys() == config_lib.FIELDS.keys()
+
+
+def test_json_round_trip() -> None:
+    config = default.get_config()
+    config.model.exits = (1, 4)
+    config.schedule.milestones = (2.5, 7)
+    back = config_lib.from_json(config_lib.to_json(config))
+    assert back.to_dict() == config.to_dict()
+    assert config_lib.differences(config, back) == []
+
+
+def test_differences_name_the_fields() -> None:
+    one, two = default.get_config(), default.get_config()
+    two.optimizer.learning_rate = 0.5
+    two.model.options.depth = 26
+    lines = config_lib.differences(one, two)
+    assert len(lines) == 2
+    assert "model.options" in lines[0] and "26" in lines[0]
+    assert lines[1] == "optimizer.learning_rate: 0.1 here, 0.5 there"
+
+
+BAD = [
+    ("seed", -1, "seed=-1 must be at least 0"),
+    ("seed", True, "seed=True must be of type int, not bool"),
+    ("dtype", "float64", "dtype='float64' must be one of auto, float32, bfloat16"),
+    ("model.name", "resnet57", "model.name='resnet57' is unknown.*mean 'resnet56'"),
+    ("model.exits", (3, 1), r"model.exits=\(3, 1\) do not increase"),
+    ("model.exits", (3, 40), "no exit can be at 40"),
+    ("model.options", {"depth": 21}, "depth=21 must be 6n"),
+    ("model.options", {"depth": 20, "dept": 1}, "dept is no option.*mean 'depth'"),
+    ("data.name", "cifar11", "data.name='cifar11'"),
+    ("data.val_size", 0, "data.val_size=0 must be at least 1"),
+    ("train.batch_size", 100, "train.batch_size=100 is not divisible by the 8.*96"),
+    ("train.epochs", 1.5, "train.epochs=1.5 must be of type int"),
+    ("train.ema_decay", 1.0, r"train.ema_decay=1.0 must be in \[0, 1\)"),
+    ("optimizer.name", "lion", "optimizer.name='lion' must be one of sgd"),
+    ("optimizer.learning_rate", 0.0, "learning_rate=0.0 must be above 0"),
+    ("optimizer.learning_rate", float("nan"), "learning_rate=nan must be a finite"),
+    ("schedule.name", "multistep", r"schedule.milestones=\(\) must name an epoch"),
+    ("schedule.milestones", (5, 3), "must be increasing numbers of epochs"),
+    ("schedule.factor", 0.0, r"schedule.factor=0.0 must be in \(0, 1\]"),
+    ("loss.distill_start", 1.5, r"distill_start=1.5 must be in \[0, 1\]"),
+    ("loss.distill_temperature", 0.0, "distill_temperature=0.0 must be above 0"),
+    ("loss.distill_form", "both", "must be one of per_sample, published"),
+    ("eval.batch_size", 4, "eval.batch_size=4 is not divisible by the 8 devices"),
+]
+
+
+@pytest.mark.parametrize("path, value, message", BAD)
+def test_bad_value_is_named(path: str, value, message: str) -> None:
+    config = default.get_config()
+    *parents, name = path.split(".")
+    holder = config
+    for parent in parents:
+        holder = holder[parent]
+    with holder.ignore_type():
+        holder[name] = ml_collections.ConfigDict(value) if name == "options" else value
+    with pytest.raises(UserError, match=message):
+        config_lib.validate(config, num_devices=8)
+
+
+def test_nesterov_needs_momentum() -> None:
+    config = default.get_config()
+    config.optimizer.nesterov = True
+    config.optimizer.momentum = 0.0
+    with pytest.raises(UserError, match="needs optimizer.momentum above 0"):
+        config_lib.validate(config, num_devices=1)
+
+
+def test_all_problems_at_once() -> None:
+    config = default.get_config()
+    config.seed = -1
+    config.train.epochs = 0
+    config.optimizer.learning_speed = 1.0
+    del config.eval.batch_size
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config, num_devices=1)
+    text = str(error.value)
+    assert "seed=-1" in text and "train.epochs=0" in text
+    assert "optimizer.learning_speed is no field" in text
+    assert "mean optimizer.learning_rate" in text
+    assert "eval.batch_size is missing" in text
+
+
+def test_missing_data_names_the_line_that_prepares_them(tmp_path) -> None:
+    config = default.get_config()
+    config.data.name, config.data.dir = "cifar10", str(tmp_path)
+    line = f"python -m eenet_jax.data.prepare cifar10 --data_dir={tmp_path}"
+    with pytest.raises(UserError, match=line):
+        config_lib.validate(config, num_devices=1)
+
+
+def test_read_without_a_run(tmp_path) -> None:
+    with pytest.raises(UserError, match="holds no run.*config.json is not there"):
+        config_lib.read(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="config.json is damaged"):
+        config_lib.read(tmp_path)
