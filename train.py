@@ -36,7 +36,9 @@ def main(argv: Sequence[str]) -> None:
     try:
         config.lock()
     except OSError as error:  # the file could not be loaded
-        raise errors.UserError(f"--config: {error}; choose a file of configs/") from None
+        raise errors.UserError(
+            f"--config: {error}; choose a file of configs/"
+        ) from None
 
     from eenet_jax import trained  # JAX starts only once the flags are read
     from eenet_jax.training import loop

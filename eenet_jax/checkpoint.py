@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint.experimental.v1 as ocp
-from absl import logging
 
 from eenet_jax.errors import UserError
 
@@ -20,7 +19,6 @@ def open_checkpoints(workdir: pathlib.Path) -> ocp.training.Checkpointer:
     The latest and the best are kept; of equally good ones the later counts as best. A
     save that was cut off leaves no checkpoint behind.
     """
-    logging.set_verbosity(logging.ERROR)  # Orbax reports every file at INFO
     policies = ocp.training.preservation_policies
     return ocp.training.Checkpointer(
         (workdir / FOLDER).absolute(),

@@ -4,7 +4,7 @@ import ast
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 
 
 class UserError(ValueError):
@@ -33,6 +33,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             _stop(f"unexpected argument {argv[1]!r}; flags are --name=value")
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.ERROR)  # Orbax and TFDS report every file
         try:
             main(argv)
         except UserError as error:

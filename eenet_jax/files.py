@@ -3,7 +3,11 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from eenet_jax.errors import UserError
 
 
 @contextlib.contextmanager
@@ -25,3 +29,34 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def save_arrays(path: pathlib.Path, arrays: Mapping[str, object]) -> None:
+    """Writes an ``.npz`` file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads an ``.npz`` file.
+
+    Raises:
+      UserError: If it is missing, empty, damaged, or holds Python objects.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty; make it anew")
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise UserError(f"{path} is no .npz archive; write it with numpy.savez")
+            return {name: file[name] for name in file.files}
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; check the path") from None
+    except Exception as error:  # np.load has many ways to fail on a damaged file
+        raise UserError(
+            f"{path} cannot be read as .npz ({type(error).__name__}: {error}); write "
+            "it with numpy.savez, without Python objects"
+        ) from None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from eenet_jax.errors import UserError
-from eenet_jax.files import replacing
+from eenet_jax.files import load_arrays, save_arrays
 
 TINY = 1e-30  # probabilities below this count as this, so that logarithms are finite
 ROW_TOLERANCE = {np.dtype(np.float16): 2e-2}
@@ -127,37 +127,6 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
         if value is not None:
             arrays[name] = value
     save_arrays(path, arrays)
-
-
-def save_arrays(path: pathlib.Path, arrays: Mapping[str, object]) -> None:
-    """Writes an ``.npz`` file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
-
-
-def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads an ``.npz`` file.
-
-    Raises:
-      UserError: If it is missing, empty, damaged, or holds Python objects.
-    """
-    try:
-        if path.stat().st_size == 0:
-            raise UserError(f"{path} is empty; make it anew")
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise UserError(f"{path} is no .npz archive; write it with numpy.savez")
-            return {name: file[name] for name in file.files}
-    except UserError:
-        raise
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there; check the path") from None
-    except Exception as error:  # np.load has many ways to fail on a damaged file
-        raise UserError(
-            f"{path} cannot be read as .npz ({type(error).__name__}: {error}); write "
-            "it with numpy.savez, without Python objects"
-        ) from None
 
 
 def load_predictions(path: str | pathlib.Path) -> Predictions:

@@ -22,7 +22,7 @@ SMALL = [
     "--config.model.exits=(1,)",
     "--config.model.options.depth=8",
     "--config.data.flip=True",
-    "--config.train.epochs=25",
+    "--config.train.epochs=12",
     "--config.train.eval_epochs=1",
     "--config.train.ema_decay=0.9",
     "--config.eval.batch_size=64",
@@ -73,12 +73,12 @@ def test_killed_run_resumes_bit_equal(root, tmp_path, finished) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert 0 < max(whole_checkpoints(workdir)) < 250
+    assert 0 < max(whole_checkpoints(workdir)) < 120
 
     status, _, err = finish(start(root, *SMALL, f"--workdir={workdir}"))
     assert status == 0, err
     whole, resumed = (load_trained(w, "latest") for w in (finished, workdir))
-    assert whole.step == resumed.step == 250
+    assert whole.step == resumed.step == 120
     equal = jax.tree.map(np.array_equal, whole.variables, resumed.variables)
     assert all(jax.tree.leaves(equal))
 
@@ -90,7 +90,7 @@ def test_finished_run_says_so(root, finished) -> None:
     before = (finished / "predictions.npz").read_bytes()
     status, out, _ = finish(start(root, *SMALL, f"--workdir={finished}"))
     assert status == 0
-    assert "is finished: step 250 of 250" in out
+    assert "is finished: step 120 of 120" in out
     assert (finished / "predictions.npz").read_bytes() == before
 
 
@@ -103,7 +103,7 @@ def test_workdir_of_another_config_is_refused(root, finished) -> None:
 
 
 def test_checkpoints_by_name(finished) -> None:
-    assert load_trained(finished, "latest").step == 250
+    assert load_trained(finished, "latest").step == 120
     best = trained.workdir_predictions(finished, "best").checkpoint_step
     assert load_trained(finished, "best").step == best
     with pytest.raises(UserError, match="--checkpoint=7 is not there; choose best"):
@@ -117,7 +117,7 @@ def test_predictions_match_the_network(finished) -> None:
     predictions = trained.predict(run)
     assert predictions.val.logits.shape == (2, 297, 10)
     assert predictions.test.logits.shape == (2, 500, 10)
-    assert predictions.checkpoint_step == 250
+    assert predictions.checkpoint_step == 120
     x = (run.dataset.test.images[:7] / 255 - run.dataset.mean) / run.dataset.std
     x = np.repeat(x, 3, axis=-1).astype(np.float32)
     logits, _ = run.backbone.apply(run.variables, x)
@@ -127,10 +127,10 @@ def test_predictions_match_the_network(finished) -> None:
 def test_damaged_checkpoint(finished, tmp_path) -> None:
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
-    for path in (workdir / "checkpoints" / "250" / "state").rglob("*"):
+    for path in (workdir / "checkpoints" / "120" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"\0" * 10)
-    with pytest.raises(UserError, match="checkpoints/250 is damaged.*delete that"):
+    with pytest.raises(UserError, match="checkpoints/120 is damaged.*delete that"):
         load_trained(workdir, "latest")
 
 

@@ -5,6 +5,7 @@ block and is not named. Stage k holds the blocks between exits k-1 and k.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,9 +180,7 @@ def _staged(
 ) -> StagedModule:
     exits = check_exits(exits, len(blocks))
     bounds = [0, *exits, len(blocks)]
-    stages = tuple(
-        Segment(tuple(blocks[a:b])) for a, b in zip(bounds, bounds[1:], strict=False)
-    )
+    stages = tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
     early = tuple(
         build_head(head, num_classes, reduction=reduction, dtype=dtype) for _ in exits
     )
@@ -205,6 +204,6 @@ def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
             raise UserError(
                 f"model.exits={exits}: no exit can be at {location}; {remedy}"
             )
-    if any(a >= b for a, b in zip(exits, exits[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(exits)):
         raise UserError(f"model.exits={exits} do not increase; {remedy}")
     return exits

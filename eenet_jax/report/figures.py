@@ -1,5 +1,6 @@
 """The two figures of an evaluation: the frontier, and who leaves where."""
 
+import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -122,7 +123,7 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
 
 def _draw_shares(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> None:
     budgets = [r["budget"] for r in records]
-    gaps = [b - a for a, b in zip(budgets, budgets[1:], strict=False) if b > a]
+    gaps = [b - a for a, b in itertools.pairwise(budgets) if b > a]
     width = 0.92 * min(gaps) if gaps else 0.5 * (budgets[0] or 1.0)
     bottom = [0.0] * len(records)
     for k, colour in enumerate(colours):

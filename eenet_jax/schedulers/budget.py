@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from eenet_jax.errors import UserError
-from eenet_jax.predictions import Split, load_arrays, save_arrays
+from eenet_jax.files import load_arrays, save_arrays
+from eenet_jax.predictions import Split
 from eenet_jax.schedulers import thresholds as thresholds_lib
 from eenet_jax.schedulers.policy import Policy, known_scorer, params_of
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.errors import UserError
-from eenet_jax.predictions import load_arrays, save_arrays
+from eenet_jax.files import load_arrays, save_arrays
 from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.scorers import SCORERS, Trail
 from eenet_jax.schedulers.thresholds import first_exit

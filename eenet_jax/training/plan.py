@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -149,4 +150,4 @@ def epoch_pieces(steps: int, longest: int) -> list[tuple[int, int]]:
     """
     count = -(-steps // longest)
     ends = np.linspace(0, steps, count + 1).astype(int).tolist()
-    return list(zip(ends, ends[1:], strict=False))
+    return list(itertools.pairwise(ends))
