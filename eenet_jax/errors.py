@@ -33,7 +33,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         if len(argv) > 1:
             _stop(f"unexpected argument {argv[1]!r}; flags are --name=value")
-        if flags.FLAGS["verbosity"].using_default_value:
+        if flags.FLAGS.verbosity <= 0:
             logging.set_verbosity(logging.ERROR)  # Orbax and TFDS report every file
         try:
             main(argv)

@@ -12,7 +12,7 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers import eenet, geometric, maxprob_opt
+from eenet_jax.schedulers import eenet, geometric, lagrangian, maxprob_opt
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.policy import Policy, load_policy, save_policy
 
@@ -31,6 +31,7 @@ SCHEDULERS = {
     "branchynet": geometric.fit_branchynet,
     "maxprob_opt": maxprob_opt.fit,
     "eenet": eenet.fit,
+    "lagrangian": lagrangian.fit,
 }
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
-from eenet_jax.predictions import Split
+from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers import thresholds as thresholds_lib
-from eenet_jax.schedulers.policy import Policy, known_scorer, params_of
+from eenet_jax.schedulers.policy import Policy, group_of, known_scorer
 
 ROUNDING = 1e-12  # relative, of a mean of float64 costs
 
@@ -22,7 +22,8 @@ class Frontier:
 
     Attributes:
       scorer: Of all candidates.
-      params: The scorer's parameters, stacked, ``[P, ...]``; ``{}`` without any.
+      shared: The scorer's parameters that all candidates share; may be ``{}``.
+      params: Those of which there are P, stacked, ``[P, ...]``; may be ``{}``.
       member: Which of the P each candidate uses, int32 ``[M]``.
       thresholds: float32 ``[M, K]``.
       val_cost: Mean cost on the calibration split, float64 ``[M]``.
@@ -32,6 +33,7 @@ class Frontier:
     """
 
     scorer: str
+    shared: dict[str, Any]
     params: dict[str, Any]
     member: np.ndarray
     thresholds: np.ndarray
@@ -85,13 +87,14 @@ class Frontier:
         """Returns candidate ``m``."""
         member = self.member[m]
         params = {name: leaf[member] for name, leaf in self.params.items()}
-        return Policy(self.scorer, params, self.thresholds[m])
+        return Policy(self.scorer, {**self.shared, **params}, self.thresholds[m])
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the frontier to one ``.npz`` file, whole or not at all."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        params = fields.pop("params")
-        fields |= {f"params/{name}": np.asarray(v) for name, v in params.items()}
+        for group in ("shared", "params"):
+            leaves = fields.pop(group)
+            fields |= {f"{group}/{name}": np.asarray(v) for name, v in leaves.items()}
         save_arrays(pathlib.Path(path), fields)
 
     @classmethod
@@ -102,7 +105,7 @@ class Frontier:
           UserError: If the file cannot be read or holds no frontier.
         """
         arrays = load_arrays(pathlib.Path(path))
-        names = {f.name for f in dataclasses.fields(cls)} - {"params"}
+        names = {f.name for f in dataclasses.fields(cls)} - {"shared", "params"}
         missing = names - arrays.keys()
         if missing:
             raise UserError(f"{path} holds no frontier: {sorted(missing)} missing")
@@ -110,16 +113,15 @@ class Frontier:
         values["scorer"] = known_scorer(path, arrays)
         values["cost_unit"] = str(values["cost_unit"])
         values["num_samples"] = int(values["num_samples"])
-        return cls(params=params_of(arrays), **values)
+        groups = {g: group_of(arrays, g) for g in ("shared", "params")}
+        return cls(**groups, **values)
 
 
 def build_frontier(
     scorer: str,
     params: dict[str, Any],
     shares: list[np.ndarray],
-    split: Split,
-    costs: np.ndarray,
-    cost_unit: str,
+    predictions: Predictions,
 ) -> Frontier:
     """Turns shares of samples per exit into candidate policies.
 
@@ -127,31 +129,56 @@ def build_frontier(
       scorer: Name in ``SCORERS``.
       params: Stacked parameters, leaves ``[P, ...]``; ``{}`` for P = 1 without any.
       shares: For each of the P, shares wanted at each exit, ``[M_p, K]``.
-      split: Calibration samples.
-      costs: Cumulative cost up to each exit, ``[K]``; every exit's head is run.
-      cost_unit: Its unit.
+      predictions: Their validation part calibrates; every exit's head is charged.
     """
+    split, costs = predictions.val, predictions.costs
     values = outcome_values(split, costs)
-    member, thresholds, means = [], [], []
+    thresholds, means = [], []
     for p, rows in enumerate(shares):
         chosen = {name: leaf[p] for name, leaf in params.items()}
         policy = Policy(scorer, chosen, np.zeros(len(costs), np.float32))
         scores = score_split(policy, split)
-        # One exit for all belongs to every frontier: nothing costs less than the first.
-        rows = np.concatenate([rows, np.eye(len(costs))])
         cuts = np.unique(thresholds_lib.thresholds_from_shares(scores, rows), axis=0)
-        member.append(np.full(len(cuts), p, np.int32))
         thresholds.append(cuts)
         means.append(thresholds_lib.realise(scores, cuts, values))
-    means = np.concatenate(means)
+    return frontier_of(scorer, {}, params, thresholds, means, predictions)
+
+
+def frontier_of(
+    scorer: str,
+    shared: dict[str, Any],
+    params: dict[str, Any],
+    thresholds: list[np.ndarray],
+    means: list[np.ndarray],
+    predictions: Predictions,
+) -> Frontier:
+    """Assembles candidates; one exit for all samples is always among them.
+
+    Args:
+      scorer: Name in ``SCORERS``.
+      shared: Parameters that all share.
+      params: Stacked parameters, leaves ``[P, ...]``.
+      thresholds: For each of the P, ``[M_p, K]``.
+      means: For each of the P, accuracy and cost of its thresholds, ``[M_p, 2]``.
+      predictions: Their validation part calibrates.
+    """
+    costs, split = predictions.costs, predictions.val
+    eye = np.eye(len(costs), dtype=bool)
+    single = np.where(eye, -np.inf, np.inf).astype(np.float32)
+    single[:, -1] = -np.inf
+    alone = np.stack([split.correct.mean(axis=1), costs], axis=1)
+    counts = [len(single), *map(len, thresholds)]
+    members = np.repeat([0, *range(len(thresholds))], counts)
+    means = np.concatenate([alone, *means])
     return Frontier(
         scorer=scorer,
+        shared={name: np.asarray(leaf) for name, leaf in shared.items()},
         params={name: np.asarray(leaf) for name, leaf in params.items()},
-        member=np.concatenate(member),
-        thresholds=np.concatenate(thresholds),
+        member=members.astype(np.int32),
+        thresholds=np.concatenate([single, *thresholds]),
         val_accuracy=means[:, 0],
         val_cost=means[:, 1],
-        cost_unit=cost_unit,
+        cost_unit=predictions.cost_unit,
         num_samples=len(split.labels),
     )
 

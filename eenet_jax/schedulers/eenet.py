@@ -87,8 +87,7 @@ def fit(
     )
     shares = _spread(np.asarray(shares, np.float64), targets, costs)
     scores = {name: params[name] for name in ("weights", "bias")}
-    unit = predictions.cost_unit
-    return build_frontier("eenet", scores, shares, split, costs, unit)
+    return build_frontier("eenet", scores, shares, predictions)
 
 
 def init_params(

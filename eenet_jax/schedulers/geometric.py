@@ -34,8 +34,7 @@ def _fit(scorer: str, predictions: Predictions) -> Frontier:
     planned = np.linspace(costs[0], costs[-1], NUM_BUDGETS + 2)[1:-1]
     rho = rho_for_cost(costs, planned)
     shares = [geometric_shares(rho, len(costs))]
-    unit = predictions.cost_unit
-    return build_frontier(scorer, {}, shares, predictions.val, costs, unit)
+    return build_frontier(scorer, {}, shares, predictions)
 
 
 def rho_for_cost(costs: np.ndarray, budgets: np.ndarray) -> np.ndarray:

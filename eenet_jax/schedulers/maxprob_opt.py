@@ -33,8 +33,7 @@ def fit(predictions: Predictions, *, budgets: np.ndarray, key: jax.Array) -> Fro
     policy = Policy("max_prob", {}, np.zeros(len(costs), np.float32))
     scores = score_split(policy, split)
     shares = optimise_shares(scores, outcome_values(split, costs), costs)
-    unit = predictions.cost_unit
-    return build_frontier("max_prob", {}, [shares], split, costs, unit)
+    return build_frontier("max_prob", {}, [shares], predictions)
 
 
 def optimise_shares(

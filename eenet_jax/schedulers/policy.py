@@ -92,7 +92,9 @@ def load_policy(path: str | pathlib.Path) -> Policy:
     missing = {"scorer", "thresholds"} - arrays.keys()
     if missing:
         raise UserError(f"{path} holds no policy: {sorted(missing)} missing")
-    return Policy(known_scorer(path, arrays), params_of(arrays), arrays["thresholds"])
+    return Policy(
+        known_scorer(path, arrays), group_of(arrays, "params"), arrays["thresholds"]
+    )
 
 
 def known_scorer(path: str | pathlib.Path, arrays: dict[str, np.ndarray]) -> str:
@@ -110,7 +112,7 @@ def known_scorer(path: str | pathlib.Path, arrays: dict[str, np.ndarray]) -> str
     return scorer
 
 
-def params_of(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the entries ``params/NAME`` of a saved file by NAME."""
-    prefix = "params/"
-    return {n.removeprefix(prefix): a for n, a in arrays.items() if n[:7] == prefix}
+def group_of(arrays: dict[str, np.ndarray], group: str) -> dict[str, np.ndarray]:
+    """Returns the entries ``GROUP/NAME`` of a saved file by NAME."""
+    pairs = ((name.partition("/"), array) for name, array in arrays.items())
+    return {name: array for (first, _, name), array in pairs if first == group}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.schedulers import confidence
 from eenet_jax.schedulers.evidence import (
     Evidence,
     entropy_confidence,
@@ -108,9 +109,22 @@ def _linear(inputs):
     return Scorer(_past_scores, step)
 
 
+def _advantage_trail(params, batch):
+    num_exits, num_classes = params["bias"].shape[0] + 1, params["bias"].shape[1]
+    return confidence.init_trail(batch, num_exits, num_classes)
+
+
+def _advantage(params, k, evidence, trail):
+    x, answer, trail = confidence.features(k, evidence.logits, trail)
+    if k == params["bias"].shape[0]:  # the last exit takes all that is left
+        return jnp.zeros(len(answer)), trail
+    return confidence.advantage(params, k, x, answer), trail
+
+
 SCORERS = {
     "max_prob": Scorer(_no_trail, _max_prob),
     "entropy": Scorer(_no_trail, _entropy),
     "eenet_linear": _linear(linear_inputs),
     "eenet": _linear(logit_inputs),
+    "lagrangian": Scorer(_advantage_trail, _advantage),
 }
