@@ -2,8 +2,8 @@
 
     python benchmarks/digits_seeds.py [--seeds=3] [--out=DIR]
 
-Trains and evaluates configs/digits.py for each seed and prints, as Markdown, accuracy per
-exit and, for each scheduler, accuracy and cost at half of the cost range.
+Trains and evaluates configs/digits.py for each seed and prints, as Markdown, accuracy
+per exit and, for each scheduler, accuracy and cost at half of the cost range.
 """
 
 import argparse
@@ -60,9 +60,8 @@ def main() -> None:
     runs = [run_seed(seed, out) for seed in range(args.seeds)]
 
     costs = runs[0]["costs"]
-    print(
-        "| exit | MFLOPs | share of full | test accuracy, % |\n| --- | --- | --- | --- |"
-    )
+    print("| exit | MFLOPs | share of full | test accuracy, % |")
+    print("| --- | --- | --- | --- |")
     for k, cost in enumerate(costs):
         accuracy = [run["exit_accuracy"]["test"][k] for run in runs]
         share = f"{100 * cost / costs[-1]:.0f} %"

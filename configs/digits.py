@@ -25,8 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.crop_padding = 1
 
     c.train.batch_size = 96
-    c.train.epochs = 40
+    c.train.epochs = 50
     c.train.eval_epochs = 5
+    c.train.ema_decay = 0.98
 
     c.optimizer.name = "adamw"
     c.optimizer.learning_rate = 5e-3

@@ -1,4 +1,4 @@
-"""Configs: every shipped one is usable, and every mistake is named before any compile."""
+"""Configs: every shipped one is usable, and every mistake is named beforehand."""
 
 import importlib
 import pathlib

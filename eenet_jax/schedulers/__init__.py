@@ -12,7 +12,7 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers import eenet, geometric, lagrangian, maxprob_opt
+from eenet_jax.schedulers import eenet, geometric, lagrangian, maxprob_opt, pabee
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.policy import Policy, load_policy, save_policy
 
@@ -29,7 +29,9 @@ __all__ = [
 SCHEDULERS = {
     "msdnet": geometric.fit_msdnet,
     "branchynet": geometric.fit_branchynet,
+    "pabee": pabee.fit,
     "maxprob_opt": maxprob_opt.fit,
+    "entropy_opt": maxprob_opt.fit_entropy,
     "eenet": eenet.fit,
     "lagrangian": lagrangian.fit,
 }

@@ -152,7 +152,7 @@ def frontier_of(
     means: list[np.ndarray],
     predictions: Predictions,
 ) -> Frontier:
-    """Assembles candidates; one exit for all samples is always among them.
+    """Assembles candidates, with "all stop at the first exit" and "at the last".
 
     Args:
       scorer: Name in ``SCORERS``.
@@ -163,19 +163,18 @@ def frontier_of(
       predictions: Their validation part calibrates.
     """
     costs, split = predictions.costs, predictions.val
-    eye = np.eye(len(costs), dtype=bool)
-    single = np.where(eye, -np.inf, np.inf).astype(np.float32)
-    single[:, -1] = -np.inf
-    alone = np.stack([split.correct.mean(axis=1), costs], axis=1)
-    counts = [len(single), *map(len, thresholds)]
+    ends = np.full((2, len(costs)), np.inf, np.float32)
+    ends[0, 0] = ends[:, -1] = -np.inf
+    of_ends = np.stack([split.correct.mean(axis=1), costs], axis=1)[[0, -1]]
+    counts = [len(ends), *map(len, thresholds)]
     members = np.repeat([0, *range(len(thresholds))], counts)
-    means = np.concatenate([alone, *means])
+    means = np.concatenate([of_ends, *means])
     return Frontier(
         scorer=scorer,
         shared={name: np.asarray(leaf) for name, leaf in shared.items()},
         params={name: np.asarray(leaf) for name, leaf in params.items()},
         member=members.astype(np.int32),
-        thresholds=np.concatenate([single, *thresholds]),
+        thresholds=np.concatenate([ends, *thresholds]),
         val_accuracy=means[:, 0],
         val_cost=means[:, 1],
         cost_unit=predictions.cost_unit,

@@ -30,8 +30,8 @@ def features(
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Computes the features of exit ``k``.
 
-    Log-odds of max p, max p, 1 - normalised entropy, the margin to the second class, and
-    the logarithms of the second and third probability; then for each earlier exit
+    Log-odds of max p, max p, 1 - normalised entropy, the margin to the second class,
+    and the logarithms of the second and third probability; then for each earlier exit
     whether it agrees, its log-odds, its entropy, and the log-probability that it gave
     the present answer. Log-odds and logarithms are divided by 4.
 

@@ -1,7 +1,8 @@
 """Optimal stopping for a price of cost: the default scheduler.
 
-For a price lambda, stopping at exit k is worth correct_k - lambda c_k, and going on is
-worth what the best later stop gives. Backward over the exits, the advantage of stopping,
+For a price lambda, stopping at exit k is worth correct_k - lambda c_k, and going on
+is worth what the best later stop gives. Backward over the exits, the advantage of
+stopping,
 
     A_k(x) = E[(correct_k - lambda c_k) - V_{k+1} | x],
     V_k = correct_k - lambda c_k  where A_k >= 0, else V_{k+1},

@@ -1,4 +1,4 @@
-"""Thresholds on the largest class probability, optimised on the validation split.
+"""Thresholds on a confidence, optimised on the validation split.
 
 For a price lambda of cost, coordinate ascent on mean(correct - lambda cost): every step
 finds the exact best threshold of one exit, given all others, among all N + 1 cuts. All
@@ -27,13 +27,25 @@ NUM_CANDIDATES = 1000
 
 
 def fit(predictions: Predictions, *, budgets: np.ndarray, key: jax.Array) -> Frontier:
-    """Fits thresholds for every budget."""
+    """Fits thresholds on the largest class probability for every budget."""
     del budgets, key
+    return _fit("max_prob", predictions)
+
+
+def fit_entropy(
+    predictions: Predictions, *, budgets: np.ndarray, key: jax.Array
+) -> Frontier:
+    """Fits thresholds on 1 - normalised entropy for every budget."""
+    del budgets, key
+    return _fit("entropy", predictions)
+
+
+def _fit(scorer: str, predictions: Predictions) -> Frontier:
     split, costs = predictions.val, predictions.costs
-    policy = Policy("max_prob", {}, np.zeros(len(costs), np.float32))
+    policy = Policy(scorer, {}, np.zeros(len(costs), np.float32))
     scores = score_split(policy, split)
     shares = optimise_shares(scores, outcome_values(split, costs), costs)
-    return build_frontier("max_prob", {}, [shares], predictions)
+    return build_frontier(scorer, {}, [shares], predictions)
 
 
 def optimise_shares(

@@ -46,6 +46,20 @@ def _entropy(params, k, evidence, trail):
     return entropy_confidence(evidence.logits), trail
 
 
+def _no_answers(params, batch):
+    del params
+    nothing = jnp.full(batch, -1, jnp.int32), jnp.zeros(batch, jnp.float32)
+    return dict(zip(("answer", "run"), nothing, strict=True))
+
+
+def _patience(params, k, evidence, trail):
+    """Scores by the number of equal answers in a row, this one included."""
+    del params, k
+    answer = jnp.argmax(evidence.logits, axis=-1).astype(jnp.int32)
+    run = jnp.where(answer == trail["answer"], trail["run"] + 1, 1.0)
+    return run, {"answer": answer, "run": run}
+
+
 def linear_inputs(logits: jax.Array) -> jax.Array:
     """Returns EENet's inputs [p ; max p ; 1 + sum p log p / log C].
 
@@ -124,6 +138,7 @@ def _advantage(params, k, evidence, trail):
 SCORERS = {
     "max_prob": Scorer(_no_trail, _max_prob),
     "entropy": Scorer(_no_trail, _entropy),
+    "patience": Scorer(_no_answers, _patience),
     "eenet_linear": _linear(linear_inputs),
     "eenet": _linear(logit_inputs),
     "lagrangian": Scorer(_advantage_trail, _advantage),
