@@ -13,6 +13,7 @@ from eenet_jax import errors
 
 MODES = ("anytime", "budgeted")
 COSTS = ("mflops", "mparams", "latency_ms")
+LATER = ("adaptive", "energy_mj")  # of the contract, not in this version
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run of train.py.")
 _PREDICTIONS = flags.DEFINE_string(
@@ -42,7 +43,10 @@ _COST = flags.DEFINE_string(
     "measured here. With --predictions the file has the costs.",
 )
 _CONFIDENCE = flags.DEFINE_float(
-    "confidence", None, "Keep the mean cost on new data with this probability."
+    "confidence",
+    None,
+    "Keep the mean cost on new data with this probability, e.g. 0.95; half of the "
+    "validation part is held out of the fits for it.",
 )
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "Which of the run's checkpoints: best, latest, or a step."
@@ -82,7 +86,6 @@ def main(argv: Sequence[str]) -> None:
         path = pathlib.Path(_PREDICTIONS.value)
         predictions = load_predictions(path)
         output = path.with_name(path.name.removesuffix(".npz") + "_eval")
-        policies = output / "policies"
     else:
         workdir = pathlib.Path(_WORKDIR.value)
         predictions, details = trained.predictions_with_cost(
@@ -91,12 +94,14 @@ def main(argv: Sequence[str]) -> None:
             _COST.value or COSTS[0],
             latency_batch_size=_BATCH.value,
         )
-        output, policies = workdir / "eval", workdir / "policies"
+        output = workdir / "eval"
     if _OUTPUT.value is not None:
         output = pathlib.Path(_OUTPUT.value)
+    policies = (output if _WORKDIR.value is None else workdir) / "policies"
 
     names, left_out = evaluation.parse_schedulers(_SCHEDULER.value, predictions)
     budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
+    evaluation.make_output(output)
     results = evaluation.evaluate(
         predictions,
         schedulers=names if _MODE.value == "budgeted" else [],
@@ -109,14 +114,15 @@ def main(argv: Sequence[str]) -> None:
     print(evaluation.write_report(results, output))
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    print(f"\nresults.json, frontier.png and exits.png are in {output}")
+    exits = ", exits.png" if results["records"] else ""
+    print(f"\nresults.json, frontier.png{exits} are in {output}")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
+        fault = "not available yet in this version" if value in LATER else "unknown"
         raise errors.UserError(
-            f"--{flag}={value} is unknown in this version; choose from "
-            f"{', '.join(choices)}"
+            f"--{flag}={value} is {fault}; choose from {', '.join(choices)}"
         )
 
 

@@ -19,6 +19,7 @@ from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.writers import Progress
 
 NUM_AUTO_BUDGETS = 20
+HELD_OUT_SHARE = 0.5  # of the validation part, where a guarantee is asked for
 
 
 def parse_budgets(text: str, costs: np.ndarray) -> np.ndarray:
@@ -97,7 +98,8 @@ def evaluate(
       schedulers: Names; none for the exits' own accuracies and costs only.
       budgets: Mean costs per sample, in the unit of ``predictions.costs``.
       key: Of the fits.
-      confidence: See ``Frontier.for_budget``.
+      confidence: If given, budgets hold on new data with this probability; half of
+        the validation part is held out of the fits for it.
       policies_dir: Where each scheduler's frontier is saved, as NAME.npz.
 
     Returns:
@@ -120,7 +122,13 @@ def evaluate(
         schedulers, jax.random.split(key, max(len(schedulers), 1)), strict=False
     ):
         start = time.perf_counter()
-        fitted = schedulers_lib.fit(name, predictions, budgets=budgets, key=key_fit)
+        fitted = schedulers_lib.fit(
+            name,
+            predictions,
+            budgets=budgets,
+            key=key_fit,
+            calibration=0.0 if confidence is None else HELD_OUT_SHARE,
+        )
         seconds = time.perf_counter() - start
         if policies_dir is not None:
             fitted.save(policies_dir / f"{name}.npz")
@@ -194,8 +202,23 @@ def _number(value: float) -> float | str:
     return float(value) if np.isfinite(value) else str(float(value))
 
 
+def make_output(output: pathlib.Path) -> None:
+    """Makes the report's directory, so that a bad one is refused before any fit.
+
+    Raises:
+      UserError: If it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be made ({error.strerror}); name a directory "
+            "that you can write to"
+        ) from None
+
+
 def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
-    """Writes ``results.json``, ``frontier.png`` and ``exits.png``.
+    """Writes ``results.json``, ``frontier.png`` and, with records, ``exits.png``.
 
     Args:
       results: What ``evaluate`` returned.
@@ -204,10 +227,7 @@ def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
     Returns:
       The table to print.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be made: {error}") from None
+    make_output(output)
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     write_text(output / "results.json", text)
     figures.save_frontier(results, output / "frontier.png")

@@ -50,7 +50,7 @@ def save_frontier(results: Results, path: pathlib.Path) -> None:
         color="0.55",
         label="clairvoyant bound",
     )
-    axes.axhline(alone[-1], color="0.8", linewidth=1, zorder=0)
+    axes.axhline(alone[-1], color="0.8", linewidth=1, zorder=0, label="full network")
     shown = list(alone)
     by_name = curves(results)
     styles = zip(COLOURS * 3, MARKERS * 3, strict=True)

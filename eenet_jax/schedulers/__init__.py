@@ -4,6 +4,7 @@
 ``frontier.for_budget(b)`` a policy. Nothing here knows a backbone.
 """
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ __all__ = [
     "save_policy",
 ]
 
+HELD_OUT_SEED = 0
 SCHEDULERS = {
     "msdnet": geometric.fit_msdnet,
     "branchynet": geometric.fit_branchynet,
@@ -43,6 +45,7 @@ def fit(
     *,
     budgets: Sequence[float] | None = None,
     key: jax.Array,
+    calibration: float = 0.0,
 ) -> Frontier:
     """Fits a scheduler on the validation part of ``predictions``.
 
@@ -52,15 +55,31 @@ def fit(
       budgets: Mean costs per sample of particular interest; 20 values over the cost
         range by default. The frontier serves every budget all the same.
       key: Of the fit's randomness.
+      calibration: Share of the validation part, in [0, 1), that is held out of the fit
+        for guarantees (``for_budget`` with ``confidence``, ``for_drop``).
 
     Raises:
-      UserError: If the name is unknown.
+      UserError: If the name is unknown, or a share of the samples is too small.
     """
     check_name(name)
+    costs = predictions.costs
     if budgets is None:
-        budgets = np.linspace(predictions.costs[0], predictions.costs[-1], 20)
+        budgets = np.linspace(costs[0], costs[-1], 20)
     budgets = np.asarray(budgets, np.float64)
-    return SCHEDULERS[name](predictions, budgets=budgets, key=key)
+    if not calibration:
+        return SCHEDULERS[name](predictions, budgets=budgets, key=key)
+    num_samples = len(predictions.val.labels)
+    num_held = round(calibration * num_samples)
+    if not 0 < num_held < num_samples:
+        raise UserError(
+            f"calibration={calibration} of {num_samples} validation samples leaves "
+            "none on one side; take a share between 0 and 1"
+        )
+    order = np.random.default_rng(HELD_OUT_SEED).permutation(num_samples)
+    held, rest = np.sort(order[:num_held]), np.sort(order[num_held:])
+    fitted_on = dataclasses.replace(predictions, val=predictions.val.take(rest))
+    frontier = SCHEDULERS[name](fitted_on, budgets=budgets, key=key)
+    return frontier.calibrate(predictions.val.take(held), costs)
 
 
 def check_name(name: str) -> None:

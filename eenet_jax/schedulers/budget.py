@@ -1,6 +1,7 @@
 """The frontier: policies for every budget, from one fit."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -10,15 +11,20 @@ import numpy as np
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers import calibration as calibration_lib
 from eenet_jax.schedulers import thresholds as thresholds_lib
 from eenet_jax.schedulers.policy import Policy, group_of, known_scorer
 
+GROUPS = ("shared", "params", "held")  # of arrays, in a saved frontier
+FIRST, LAST = 0, 1  # the candidates that send all samples to the first or last exit
 ROUNDING = 1e-12  # relative, of a mean of float64 costs
 
 
 @dataclasses.dataclass(frozen=True)
 class Frontier:
     """Candidate policies with their cost and accuracy on the calibration split.
+
+    The first two send all samples to the first and to the last exit.
 
     Attributes:
       scorer: Of all candidates.
@@ -30,6 +36,7 @@ class Frontier:
       val_accuracy: Accuracy there, float64 ``[M]``.
       cost_unit: Unit of costs and budgets.
       num_samples: Size of the calibration split.
+      held: Samples held out for guarantees, or None.
     """
 
     scorer: str
@@ -41,47 +48,86 @@ class Frontier:
     val_accuracy: np.ndarray
     cost_unit: str
     num_samples: int
+    held: calibration_lib.HeldOut | None = None
 
     def for_budget(self, budget: float, confidence: float | None = None) -> Policy:
         """Returns the policy for a budget.
 
-        Its mean cost on the calibration split is at most the budget. Up to the cost of
-        the most accurate candidate the budget is spent: of the candidates that it
-        affords, the most expensive is taken whose accuracy is within half a standard
-        error of the best of them, as smaller differences say nothing about new data. So
+        Without ``confidence``, its mean cost on the calibration split is at most the
+        budget; with it, the mean cost on new data of the same kind is, with that
+        probability. The budget is spent as far as it buys accuracy (see ``path``), so
         the cost does not fall as the budget rises, and a budget that affords everything
         gets the most accurate policy, not the most expensive.
 
         Args:
           budget: Mean cost per sample, in ``cost_unit``.
-          confidence: For a bound that holds on new data; not available yet.
+          confidence: In (0, 1), e.g. 0.95; needs a frontier fitted with
+            ``calibration`` (see ``schedulers.fit``).
 
         Raises:
           UserError: If every candidate costs more, naming the cheapest.
         """
-        if confidence is not None:
-            raise UserError(
-                f"--confidence={confidence} is not available in this version; leave it "
-                "out, and the mean cost is kept on the validation split"
-            )
-        useful = self.val_cost <= self.val_cost[self._peak]
-        affordable = np.flatnonzero(useful & (self.val_cost <= budget * (1 + ROUNDING)))
-        if not len(affordable):
+        limit = budget * (1 + ROUNDING)
+        if limit < self.val_cost[FIRST]:
             raise UserError(
                 f"budget={budget:g} {self.cost_unit} is below the cheapest possible "
-                f"cost, {self.val_cost.min():g} (everyone stops at exit 1); raise it"
+                f"cost, {self.val_cost[FIRST]:g} (everyone stops at exit 1); raise it"
             )
-        accuracy = self.val_accuracy[affordable]
-        best = accuracy.max()
-        error = np.sqrt(best * (1 - best) / self.num_samples)
-        good = affordable[accuracy >= best - error / 2]
-        order = np.lexsort((self.val_accuracy[good], self.val_cost[good]))
-        return self.policy(int(good[order[-1]]))
+        if confidence is None:
+            place = np.searchsorted(self.val_cost[self.path], limit, "right") - 1
+            return self.policy(int(self.path[place]))
+        held = calibration_lib.held_out(self.held, confidence)
+        upward = np.append(FIRST, self.path)
+        place = held.certify_cost(upward, budget, confidence)
+        return self.policy(int(upward[place]))
 
-    @property
-    def _peak(self) -> int:
-        """The most accurate candidate; of equally accurate ones the most expensive."""
-        return int(np.lexsort((self.val_cost, self.val_accuracy))[-1])
+    def for_drop(self, max_drop: float, confidence: float) -> Policy:
+        """Returns the cheapest policy that is hardly less accurate than the last exit.
+
+        With probability ``confidence``, its accuracy on new data of the same kind is at
+        most ``max_drop`` below that of the full network.
+
+        Args:
+          max_drop: In [0, 1), e.g. 0.005 for half a point.
+          confidence: In (0, 1); needs a frontier fitted with ``calibration``.
+        """
+        held = calibration_lib.held_out(self.held, confidence)
+        downward = np.append(LAST, self.path[::-1])
+        place = held.certify_drop(downward, max_drop, confidence)
+        return self.policy(int(downward[place]))
+
+    @functools.cached_property
+    def path(self) -> np.ndarray:
+        """The candidates worth having, by rising cost, int ``[M']``.
+
+        It ends at the most accurate one (of equals the most expensive). On the way,
+        a candidate is left out if a cheaper one is more accurate by more than half a
+        standard error; smaller differences say nothing about new data, where more
+        spent is likelier to help.
+        """
+        order = np.lexsort((self.val_accuracy, self.val_cost))
+        accuracy = self.val_accuracy[order]
+        best = np.maximum.accumulate(accuracy)
+        error = np.sqrt(best * (1 - best) / self.num_samples)
+        peak = len(order) - 1 - np.argmax(accuracy[::-1])
+        keep = (accuracy >= best - error / 2) & (np.arange(len(order)) <= peak)
+        return order[keep]
+
+    def calibrate(self, split: Split, costs: np.ndarray) -> "Frontier":
+        """Returns the frontier with held-out samples for guarantees.
+
+        Args:
+          split: Samples that no part of the frontier was fitted to.
+          costs: ``[K]``.
+        """
+        exits = np.empty((len(self.member), len(split.labels)), np.uint8)
+        for p in np.unique(self.member):
+            rows = np.flatnonzero(self.member == p)
+            scores = score_split(self.policy(int(rows[0])), split)
+            for m in rows:
+                exits[m] = np.argmax(scores >= self.thresholds[m][:, None], axis=0)
+        held = calibration_lib.HeldOut(exits, split.correct, np.asarray(costs))
+        return dataclasses.replace(self, held=held)
 
     def policy(self, m: int) -> Policy:
         """Returns candidate ``m``."""
@@ -92,7 +138,9 @@ class Frontier:
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the frontier to one ``.npz`` file, whole or not at all."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        for group in ("shared", "params"):
+        held = fields.pop("held")
+        fields["held"] = vars(held) if held is not None else {}
+        for group in GROUPS:
             leaves = fields.pop(group)
             fields |= {f"{group}/{name}": np.asarray(v) for name, v in leaves.items()}
         save_arrays(pathlib.Path(path), fields)
@@ -105,7 +153,7 @@ class Frontier:
           UserError: If the file cannot be read or holds no frontier.
         """
         arrays = load_arrays(pathlib.Path(path))
-        names = {f.name for f in dataclasses.fields(cls)} - {"shared", "params"}
+        names = {f.name for f in dataclasses.fields(cls)} - set(GROUPS)
         missing = names - arrays.keys()
         if missing:
             raise UserError(f"{path} holds no frontier: {sorted(missing)} missing")
@@ -113,8 +161,10 @@ class Frontier:
         values["scorer"] = known_scorer(path, arrays)
         values["cost_unit"] = str(values["cost_unit"])
         values["num_samples"] = int(values["num_samples"])
-        groups = {g: group_of(arrays, g) for g in ("shared", "params")}
-        return cls(**groups, **values)
+        groups = {group: group_of(arrays, group) for group in GROUPS}
+        held = groups.pop("held")
+        held = calibration_lib.HeldOut(**held) if held else None
+        return cls(**groups, held=held, **values)
 
 
 def build_frontier(

@@ -29,40 +29,42 @@ def last_certified(
     Returns:
       Index of the last certified candidate, -1 if the first fails.
     """
-    certified = -1
+    certified, order = -1, None
     for values in candidates:
-        order = np.random.default_rng(SHUFFLE_SEED).permutation(len(values))
-        if log_evidence(values[order], bound) < -np.log1p(-confidence):
+        if order is None:
+            order = np.random.default_rng(SHUFFLE_SEED).permutation(len(values))
+        if not is_below(values[order], bound, confidence):
             break
         certified += 1
     return certified
 
 
-def log_evidence(values: np.ndarray, bound: float) -> float:
-    """Returns the log of the highest capital of a bet that the mean is below a bound.
+def is_below(values: np.ndarray, bound: float, confidence: float) -> bool:
+    """Tests whether a mean is below a bound.
 
-    If the mean is at least the bound, the capital prod_t (1 + s_t (bound - x_t)) is a
-    non-negative supermartingale from 1, so that it ever reaches 1 / (1 - confidence)
-    with probability at most 1 - confidence (Ville). The stake s_t follows from the
-    earlier values' mean and variance.
+    If it is not, the capital prod_t (1 + s_t (bound - x_t)) of a bet that it is, is a
+    non-negative supermartingale from 1 for stakes s_t >= 0 that know x_1..x_{t-1} only,
+    so that it ever reaches 1 / (1 - confidence) with probability at most 1 - confidence
+    (Ville). The stake is sqrt(2 log(1 / (1 - confidence)) / (N variance so far)), the
+    best for a mean just far enough below the bound to be told from it.
 
     Args:
       values: Independent draws in [0, 1], ``[N]``.
-      bound: In [0, 1].
+      bound: On the same scale; outside (0, 1) there is nothing to test.
+      confidence: In (0, 1).
 
     Returns:
-      The log-capital at its highest, 0 or more; infinite if the bound is 1 or more.
+      True if the capital got there: false alarms are as rare as said.
     """
     if bound >= 1:
-        return np.inf
+        return True
     if bound <= 0:
-        return 0.0
+        return False
+    goal = -np.log1p(-confidence)
     count = np.arange(1, len(values) + 1)
     mean = (0.5 + np.cumsum(values)) / (count + 1)
     variance = (0.25 + np.cumsum((values - mean) ** 2)) / (count + 1)
-    # The stake before value t knows values 1..t-1 only. The growth rate of a bet on a
-    # mean m and a variance v is highest near (bound - m) / (v + (bound - m)^2).
-    gap = np.concatenate([[bound - 0.5], bound - mean[:-1]])
-    spread = np.concatenate([[0.25], variance[:-1]])
-    stake = np.clip(gap / (spread + gap**2), 0.0, 0.9 / (1 - bound))
-    return float(np.max(np.cumsum(np.log1p(stake * (bound - values))), initial=0.0))
+    known = np.concatenate([[0.25], variance[:-1]])
+    stake = np.minimum(np.sqrt(2 * goal / (len(values) * known)), 0.9 / (1 - bound))
+    capital = np.cumsum(np.log1p(stake * (bound - values)))
+    return bool(capital.max(initial=0.0) >= goal)
