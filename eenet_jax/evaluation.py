@@ -3,6 +3,7 @@
 import json
 import pathlib
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -118,15 +119,13 @@ def evaluate(
     budgets = np.maximum(budgets, costs[0])
     progress = Progress(len(schedulers), 0, "scheduler")
     records = []
-    for name, key_fit in zip(
-        schedulers, jax.random.split(key, max(len(schedulers), 1)), strict=False
-    ):
+    for name in schedulers:
         start = time.perf_counter()
         fitted = schedulers_lib.fit(
             name,
             predictions,
             budgets=budgets,
-            key=key_fit,
+            key=jax.random.fold_in(key, zlib.crc32(name.encode())),
             calibration=0.0 if confidence is None else HELD_OUT_SHARE,
         )
         seconds = time.perf_counter() - start
