@@ -60,7 +60,7 @@ def build(
     if exits is not None:
         options["exits"] = exits
     module: StagedModule = builder(num_classes, dtype=dtype, **options)
-    return Backbone(name, len(module.stages), num_classes, module)
+    return Backbone(name, len(module.stages), num_classes, str(dtype), module)
 
 
 def _check_options(name: str, builder: Any, options: dict[str, Any]) -> None:
@@ -76,6 +76,13 @@ def _check_options(name: str, builder: Any, options: dict[str, Any]) -> None:
             raise UserError(
                 f"model.options.{field} is no option of {name!r}; it has "
                 f"{sorted(known)}" + _did_you_mean(field, known)
+            )
+        kind = int if known[field].default is known[field].empty else None
+        kind = kind or type(known[field].default)
+        if kind is not type(options[field]):
+            raise UserError(
+                f"model.options.{field}={options[field]!r} must be of type "
+                f"{kind.__name__}, not {type(options[field]).__name__}"
             )
     for field, parameter in known.items():
         if parameter.default is parameter.empty and field not in options:

@@ -181,11 +181,9 @@ def _staged(
     exits = check_exits(exits, len(blocks))
     bounds = [0, *exits, len(blocks)]
     stages = tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
-    early = tuple(
-        build_head(head, num_classes, reduction=reduction, dtype=dtype) for _ in exits
-    )
-    last = LinearHead(num_classes, dtype)
-    return StagedModule(Stem(stem_width, dtype), stages, (*early, last))
+    early_head = build_head(head, num_classes, reduction=reduction, dtype=dtype)
+    heads = (*(early_head.clone() for _ in exits), LinearHead(num_classes, dtype))
+    return StagedModule(Stem(stem_width, dtype), stages, heads)
 
 
 def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
@@ -194,15 +192,15 @@ def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
     Raises:
       UserError: If a location lies outside 0 .. num_blocks - 1 or they do not increase.
     """
-    exits = tuple(int(location) for location in exits)
+    exits = tuple(exits)
     remedy = (
         f"choose increasing block counts from 0 to {num_blocks - 1} "
         "(the exit after the last block is always there)"
     )
     for location in exits:
-        if not 0 <= location < num_blocks:
+        if type(location) is not int or not 0 <= location < num_blocks:
             raise UserError(
-                f"model.exits={exits}: no exit can be at {location}; {remedy}"
+                f"model.exits={exits}: no exit can be at {location!r}; {remedy}"
             )
     if any(a >= b for a, b in itertools.pairwise(exits)):
         raise UserError(f"model.exits={exits} do not increase; {remedy}")

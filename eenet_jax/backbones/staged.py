@@ -65,12 +65,14 @@ class Backbone:
       name: Name under which ``backbones.build`` made it.
       num_exits: K.
       num_classes: C.
+      dtype: Compute type.
       module: The Linen module behind the functions.
     """
 
     name: str
     num_exits: int
     num_classes: int
+    dtype: str
     module: StagedModule
 
     def init(self, key: jax.Array, x: Any) -> Variables:

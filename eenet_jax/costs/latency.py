@@ -47,7 +47,7 @@ def exit_latency_ms(
         "batch_size": batch_size,
         "device": device.device_kind,
         "platform": device.platform,
-        "dtype": str(jax.tree.leaves(x)[0].dtype),
+        "dtype": backbone.dtype,
         "jax": jax.__version__,
         "repeats": repeats,
         "median_ms": median.tolist(),

@@ -28,10 +28,10 @@ def build_schedule(
         main = optax.cosine_decay_schedule(peak, rest)
     elif fields.name == "multistep":
         # join_schedules counts from the end of the warm-up; milestones from the start.
-        boundaries = {
-            max(round(epoch * steps_per_epoch) - warmup, 0): fields.factor
-            for epoch in fields.milestones
-        }
+        boundaries: dict[int, float] = {}
+        for epoch in fields.milestones:
+            step = max(round(epoch * steps_per_epoch) - warmup, 0)
+            boundaries[step] = boundaries.get(step, 1.0) * fields.factor
         main = optax.piecewise_constant_schedule(peak, boundaries)
     else:
         main = optax.constant_schedule(peak)

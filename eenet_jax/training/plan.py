@@ -20,6 +20,9 @@ from eenet_jax.data.sources import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.training import losses, optim, step
 
+# Initialisation runs once: on CPUs optimising it takes far longer than running it.
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -93,7 +96,11 @@ def build_plan(
         backbone,
         tx,
         schedule,
-        jax.jit(init, out_shardings=distributed.replicated(mesh)),
+        jax.jit(
+            init,
+            out_shardings=distributed.replicated(mesh),
+            compiler_options=QUICK_COMPILE if on_cpu else None,
+        ),
         jax.jit(chunk, donate_argnums=0),
         steps_per_epoch,
         total,

@@ -46,8 +46,11 @@ def test_resnet56_3_has_the_published_parameters():
 )
 def test_a_plain_cifar_resnet_has_the_published_parameters(depth, count):
     assert _num_params(f"resnet{depth}", num_classes=10, exits=()) == count
-    options = {"depth": depth, "exits": ()}
-    assert _num_params("cifar_resnet", num_classes=10, **options) == count
+
+
+def test_a_named_depth_is_the_general_resnet():
+    general = backbones.build("cifar_resnet", num_classes=10, depth=20)
+    assert backbones.build("resnet20", num_classes=10).module == general.module
 
 
 def test_projections_add_two_convolutions_with_batch_norm():

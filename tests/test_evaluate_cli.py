@@ -1,0 +1,108 @@
+"""evaluate.py from outside: what it writes where, and mistakes."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def run(root: pathlib.Path, *flags: str) -> tuple[int, str, str]:
+    """Runs evaluate.py; returns status, stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "evaluate.py", *flags],
+        cwd=root,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def file(tmp_path) -> pathlib.Path:
+    """A small predictions file of two exits and three classes."""
+    rng = np.random.default_rng(0)
+    arrays = {"costs": [1.0, 2.0], "cost_unit": "foos"}
+    for part in ("val", "test"):
+        labels = rng.integers(0, 3, 60)
+        logits = rng.normal(size=(2, 60, 3))
+        logits[:, np.arange(60), labels] += [[1.0], [2.0]]
+        arrays |= {f"{part}_logits": logits, f"{part}_labels": labels}
+    np.savez(tmp_path / "some.npz", **arrays)
+    np.savez(tmp_path / "other.npz", something=[1])
+    (tmp_path / "empty.npz").touch()
+    return tmp_path / "some.npz"
+
+
+def names(folder: pathlib.Path) -> set[str]:
+    """The files below a folder."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+REPORT = {"results.json", "frontier.png", "exits.png", "policies/msdnet.npz"}
+
+
+def test_report_goes_beside_the_predictions(root, file) -> None:
+    flags = ["--scheduler=msdnet", "--budgets=1:2:3", f"--predictions={file}"]
+    status, out, err = run(root, *flags)
+    assert status == 0, err
+    assert "msdnet: fitted in" in err  # a plain line: stderr is no terminal
+    assert "foos" in out and "msdnet" in out
+    assert names(file.parent / "some_eval") == REPORT
+    results = json.loads((file.parent / "some_eval" / "results.json").read_text())
+    assert [r["budget"] for r in results["records"]] == [1.0, 1.5, 2.0]
+
+
+def test_with_an_output_nothing_is_written_beside_the_predictions(root, file) -> None:
+    output = file.parent / "mine"
+    before = names(file.parent)
+    flags = ["--scheduler=msdnet", "--budgets=2", f"--output={output}"]
+    status, out, err = run(root, f"--predictions={file}", *flags)
+    assert status == 0, err
+    assert str(output) in out
+    assert names(output) == REPORT
+    assert names(file.parent) - {f"mine/{name}" for name in REPORT} == before
+    assert not (file.parent / "some_eval").exists()
+
+
+def test_anytime_fits_nothing(root, file) -> None:
+    status, out, err = run(root, f"--predictions={file}", "--mode=anytime")
+    assert status == 0, err
+    assert names(file.parent / "some_eval") == {"results.json", "frontier.png"}
+    assert "exits.png" not in out
+    results = json.loads((file.parent / "some_eval" / "results.json").read_text())
+    assert results["records"] == []
+
+
+MISTAKES = [
+    ([], "give either --workdir=DIR or --predictions=FILE.npz"),
+    (["--predictions={}/some.npz", "--workdir=x"], "give either --workdir=DIR or"),
+    (["--predictions={}/empty.npz"], "empty.npz is empty"),
+    (["--predictions={}/none.npz"], "none.npz is not there"),
+    (["--predictions={}/other.npz"], "other.npz"),
+    (["--predictions={}/some.npz", "--budgets=abc"], "--budgets=abc is not understood"),
+    (["--predictions={}/some.npz", "--budgets=0.5"], "0.5 foos is below 1,"),
+    (["--predictions={}/some.npz", "--scheduler=eenett"], "Did you mean 'eenet'"),
+    (["--predictions={}/some.npz", "--cost=mflops"], "--cost=mflops cannot be given"),
+    (["--predictions={}/some.npz", "--output={}/other.npz"], "cannot be made"),
+    (["--workdir={}/some_run"], "holds no run"),
+    (["--workdir=x", "--mode=adaptive"], "--mode=adaptive is not available yet"),
+    (["--workdir=x", "--cost=energy_mj"], "--cost=energy_mj is not available yet"),
+    (["--workdir=x", "--mode=fast"], "--mode=fast is unknown; choose from anytime"),
+]
+
+
+@pytest.mark.parametrize("flags, message", MISTAKES)
+def test_mistake_is_one_clear_line(root, file, flags, message) -> None:
+    before = names(file.parent)
+    status, out, err = run(root, *(flag.format(file.parent) for flag in flags))
+    assert status == 1 and out == ""
+    lines = err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), err
+    assert message in lines[0]
+    assert names(file.parent) == before
