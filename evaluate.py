@@ -48,6 +48,15 @@ _CONFIDENCE = flags.DEFINE_float(
     "Keep the mean cost on new data with this probability, e.g. 0.95; half of the "
     "validation part is held out of the fits for it.",
 )
+_MAX_DROP = flags.DEFINE_float(
+    "max_drop",
+    None,
+    "Instead of budgets: the cheapest policy whose accuracy on new data is at most "
+    "this far below the last exit's, e.g. 0.005, with --confidence (0.95 by default).",
+)
+_POLICY = flags.DEFINE_string(
+    "policy", None, "Apply this saved policy or fit (a file of policies/); fit nothing."
+)
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "Which of the run's checkpoints: best, latest, or a step."
 )
@@ -99,6 +108,14 @@ def main(argv: Sequence[str]) -> None:
         output = pathlib.Path(_OUTPUT.value)
     policies = (output if _WORKDIR.value is None else workdir) / "policies"
 
+    if _POLICY.value is not None:
+        budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
+        path = pathlib.Path(_POLICY.value)
+        evaluation.make_output(output)
+        results = evaluation.apply_saved(path, budgets, predictions)
+        results["cost_details"] = details
+        _report(evaluation, results, output)
+        return
     names, left_out = evaluation.parse_schedulers(_SCHEDULER.value, predictions)
     budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
     evaluation.make_output(output)
@@ -108,14 +125,18 @@ def main(argv: Sequence[str]) -> None:
         budgets=budgets,
         key=jax.random.key(_SEED.value),
         confidence=_CONFIDENCE.value,
+        max_drop=_MAX_DROP.value,
         policies_dir=policies,
     )
     results["cost_details"] = details
-    print(evaluation.write_report(results, output))
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    exits = ", exits.png" if results["records"] else ""
-    print(f"\nresults.json, frontier.png{exits} are in {output}")
+    _report(evaluation, results, output)
+
+
+def _report(evaluation, results, output: pathlib.Path) -> None:
+    print(evaluation.write_report(results, output))
+    print(f"\nresults.json, frontier.png and exits.png are in {output}")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from eenet_jax import schedulers as schedulers_lib
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
+from eenet_jax.fits import fit_or_reuse
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.report import figures, frontier
 from eenet_jax.runtime.simulate import Decisions, simulate
@@ -20,6 +20,7 @@ from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.writers import Progress
 
 NUM_AUTO_BUDGETS = 20
+DROP_CONFIDENCE = 0.95
 HELD_OUT_SHARE = 0.5  # of the validation part, where a guarantee is asked for
 
 
@@ -90,6 +91,7 @@ def evaluate(
     budgets: np.ndarray,
     key: jax.Array,
     confidence: float | None = None,
+    max_drop: float | None = None,
     policies_dir: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Fits each scheduler and measures it for each budget.
@@ -101,7 +103,11 @@ def evaluate(
       key: Of the fits.
       confidence: If given, budgets hold on new data with this probability; half of
         the validation part is held out of the fits for it.
-      policies_dir: Where each scheduler's frontier is saved, as NAME.npz.
+      max_drop: If given, every scheduler gets one record instead, of its cheapest
+        policy whose accuracy on new data is at most this far below the last exit's,
+        with ``confidence`` (0.95 by default).
+      policies_dir: Where each scheduler's fit is kept; one that is there and depends on
+        nothing that has changed is used again.
 
     Returns:
       What ``results.json`` holds (README), ready for ``json.dumps``.
@@ -117,30 +123,37 @@ def evaluate(
             "everyone at the first exit; raise the budget or choose a cheaper network"
         )
     budgets = np.maximum(budgets, costs[0])
+    if max_drop is not None and confidence is None:
+        confidence = DROP_CONFIDENCE
     progress = Progress(len(schedulers), 0, "scheduler")
     records = []
     for name in schedulers:
-        start = time.perf_counter()
-        fitted = schedulers_lib.fit(
+        fitted, seconds, reused = fit_or_reuse(
             name,
             predictions,
             budgets=budgets,
             key=jax.random.fold_in(key, zlib.crc32(name.encode())),
             calibration=0.0 if confidence is None else HELD_OUT_SHARE,
+            folder=policies_dir,
         )
-        seconds = time.perf_counter() - start
-        if policies_dir is not None:
-            fitted.save(policies_dir / f"{name}.npz")
-        for budget in budgets:
-            policy = fitted.for_budget(float(budget), confidence)
-            record = _record(predictions, policy, float(budget))
-            records.append({"scheduler": name, **record, "fit_seconds": seconds})
+        if max_drop is None:
+            found = policies_for(fitted, budgets, predictions, confidence)
+        else:
+            policy = fitted.for_drop(max_drop, confidence)
+            found = [{**_record(predictions, policy, None), "max_drop": max_drop}]
+        named = {"scheduler": name, "fit_seconds": seconds}
+        records += [{**named, **record} for record in found]
         progress.update(1, name)
-        progress.line(f"{name}: fitted in {seconds:.1f} s")
+        source = "read back, had been fitted" if reused else "fitted"
+        progress.line(f"{name}: {source} in {seconds:.1f} s")
     progress.close()
+    return _results(predictions, records)
+
+
+def _results(predictions: Predictions, records: list[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "cost_unit": unit,
-        "costs": costs.tolist(),
+        "cost_unit": predictions.cost_unit,
+        "costs": predictions.costs.tolist(),
         "exit_accuracy": {
             part: getattr(predictions, part).correct.mean(axis=1).tolist()
             for part in ("val", "test")
@@ -151,12 +164,49 @@ def evaluate(
     }
 
 
+def policies_for(
+    frontier: schedulers_lib.Frontier,
+    budgets: np.ndarray,
+    predictions: Predictions,
+    confidence: float | None = None,
+) -> list[dict[str, Any]]:
+    """Returns one record for each budget."""
+    policies = ((float(b), frontier.for_budget(float(b), confidence)) for b in budgets)
+    return [_record(predictions, policy, budget) for budget, policy in policies]
+
+
+def apply_saved(
+    path: pathlib.Path, budgets: np.ndarray, predictions: Predictions
+) -> dict[str, Any]:
+    """Measures a saved policy, or a saved fit for each budget, without fitting.
+
+    Args:
+      path: A file of ``save_policy`` or of ``policies/``.
+      budgets: For a fit. A policy gets one record, with its validation cost as budget.
+      predictions: To measure on.
+
+    Returns:
+      As ``evaluate``; the scheduler is called by the file's name.
+
+    Raises:
+      UserError: If the file holds neither, or is for another number of exits.
+    """
+    saved = schedulers_lib.load(path)
+    if isinstance(saved, schedulers_lib.Frontier):
+        records = policies_for(saved, budgets, predictions)
+    else:
+        records = [_record(predictions, saved, None)]
+    named = {"scheduler": path.stem, "fit_seconds": 0.0}
+    return _results(predictions, [{**named, **record} for record in records])
+
+
 def _record(
-    predictions: Predictions, policy: schedulers_lib.Policy, budget: float
+    predictions: Predictions, policy: schedulers_lib.Policy, budget: float | None
 ) -> dict[str, Any]:
     val, test = predictions.val, predictions.test
     on_val = simulate(policy, val, predictions.costs)
     on_test = simulate(policy, test, predictions.costs)
+    budget = on_val.mean_cost if budget is None else budget
     return {
         "budget": budget,
         "val_accuracy": on_val.accuracy(val.labels),
@@ -230,6 +280,5 @@ def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     write_text(output / "results.json", text)
     figures.save_frontier(results, output / "frontier.png")
-    if results["records"]:
-        figures.save_exits(results, output / "exits.png")
+    figures.save_exits(results, output / "exits.png")
     return frontier.table(results)

@@ -16,6 +16,7 @@ UNITS = {
 }
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#332288")
 MARKERS = "osD^vP*"
+MAX_COLUMNS = 4  # schedulers side by side
 
 
 def _unit(results: Results) -> str:
@@ -90,35 +91,68 @@ def save_frontier(results: Results, path: pathlib.Path) -> None:
 def save_exits(results: Results, path: pathlib.Path) -> None:
     """Draws, for each scheduler and budget, who leaves where and how right they are.
 
+    Without records, the accuracy of every exit.
+
     Args:
-      results: What ``evaluation.evaluate`` returned, with records.
+      results: What ``evaluation.evaluate`` returned.
       path: The PNG file.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     by_name = curves(results)
+    if not by_name:
+        figure = Figure(figsize=(6, 4))
+        _draw_exits(figure.add_subplot(), results["exit_accuracy"])
+        _save(figure, path)
+        return
     num_exits = len(results["costs"])
     places = [0.08 + 0.84 * k / num_exits for k in range(num_exits)]
     colours = colormaps["viridis_r"](places)
-    figure = Figure(figsize=(1.2 + 3.1 * len(by_name), 5.4))
-    grid = figure.subplots(2, len(by_name), squeeze=False, sharex=True, sharey="row")
-    for column, (name, records) in enumerate(by_name.items()):
-        shares, accuracies = grid[:, column]
+    columns = min(len(by_name), MAX_COLUMNS)
+    bands = -(-len(by_name) // columns)
+    figure = Figure(figsize=(1.2 + 3.1 * columns, 0.4 + 5 * bands), layout="tight")
+    grid = figure.subplots(2 * bands, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_visible(False)
+    for i, (name, records) in enumerate(by_name.items()):
+        band, column = divmod(i, columns)
+        shares, accuracies = grid[2 * band : 2 * band + 2, column]
         _draw_shares(shares, records, colours)
         _draw_accuracies(accuracies, records, colours)
         shares.set_title(name)
         accuracies.set_xlabel(f"budget, {_unit(results)}")
+        accuracies.sharex(shares)
+        accuracies.sharey(grid[1, 0])
         for axes in (shares, accuracies):
+            axes.set_visible(True)
             axes.spines[["top", "right"]].set_visible(False)
-    grid[0, 0].set_ylabel("share of test samples, %")
-    grid[1, 0].set_ylabel("accuracy of those leaving, %\n(area: how many)")
+        if column == 0:
+            shares.set_ylabel("share of test samples, %")
+            accuracies.set_ylabel("accuracy of those leaving, %\n(area: how many)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="upper center", ncols=num_exits, frameon=False,
         bbox_to_anchor=(0.5, 1.02),
     )  # fmt: skip
     _save(figure, path)
+
+
+def _draw_exits(axes: Any, accuracy: Mapping[str, list[float]]) -> None:
+    """Draws validation and test accuracy of every exit, for all samples."""
+    places = range(1, len(accuracy["test"]) + 1)
+    for part, shift, name in (("val", -0.2, "validation"), ("test", 0.2, "test")):
+        heights = [100 * a for a in accuracy[part]]
+        bars = axes.bar([p + shift for p in places], heights, 0.38, label=name)
+        axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    low = 100 * min(map(min, accuracy.values()))
+    axes.set_ylim(max(0.0, low - 0.5 * (101 - low)), 101)
+    axes.set_xticks(places)
+    axes.set_xlabel("exit")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title("Every exit for all samples")
+    axes.legend(loc="upper left", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_shares(axes: Any, records: list[Mapping[str, Any]], colours: Any) -> None:

@@ -47,7 +47,9 @@ def _budget_rows(by_name: Mapping[str, Any]) -> list[list[str]]:
             f"@ {r['test_cost']:.4g}"
             for r in records
         ]
-        rows.append([f"{records[0]['budget']:.4g}", *cells])
+        drop = records[0].get("max_drop")
+        label = f"{records[0]['budget']:.4g}" if drop is None else f"drop {drop:g}"
+        rows.append([label, *cells])
     return rows
 
 

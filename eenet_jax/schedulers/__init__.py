@@ -6,12 +6,14 @@
 
 import dataclasses
 import difflib
+import pathlib
 from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from eenet_jax.errors import UserError
+from eenet_jax.files import load_arrays
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import eenet, geometric, lagrangian, maxprob_opt, pabee
 from eenet_jax.schedulers.budget import Frontier
@@ -22,6 +24,7 @@ __all__ = [
     "Frontier",
     "Policy",
     "fit",
+    "load",
     "load_policy",
     "missing_evidence",
     "save_policy",
@@ -80,6 +83,16 @@ def fit(
     fitted_on = dataclasses.replace(predictions, val=predictions.val.take(rest))
     frontier = SCHEDULERS[name](fitted_on, budgets=budgets, key=key)
     return frontier.calibrate(predictions.val.take(held), costs)
+
+
+def load(path: str | pathlib.Path) -> Policy | Frontier:
+    """Reads a saved policy or a saved frontier, whichever the file holds.
+
+    Raises:
+      UserError: If it holds neither.
+    """
+    arrays = load_arrays(pathlib.Path(path))
+    return Frontier.load(path) if "member" in arrays else load_policy(path)
 
 
 def check_name(name: str) -> None:

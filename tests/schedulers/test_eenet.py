@@ -17,7 +17,7 @@ RELEASED = [
 ]  # fmt: skip
 QUICK = Recipe(restarts=2, steps=20)
 K, B, C = 3, 12, 4
-COSTS = jnp.array([0.0, 0.4, 1.0])
+COSTS = np.array([0.0, 0.4, 1.0])
 
 
 def make_params(hidden: int = 5) -> dict[str, np.ndarray]:
@@ -80,15 +80,18 @@ def test_fitting_and_deciding_share_one_score_chain(logits) -> None:
     scores, gates = jax.jit(eenet.scores_and_gates)(params, logits)
     assert scores.shape == (K, B) and gates.shape == (K - 1, B)
     own = {name: params[name] for name in ("weights", "bias")}
-    policy = Policy("eenet", own, jnp.zeros(K))
-    np.testing.assert_allclose(
-        jax.jit(Policy.scores)(policy, logits), scores, rtol=1e-5, atol=1e-5
-    )
+    decided, _ = scores_and_exits(Policy("eenet", own, jnp.zeros(K)), logits)
+    np.testing.assert_allclose(decided, scores, rtol=1e-5, atol=1e-5)
 
 
 def test_scores_start_as_log_odds(logits, key) -> None:
-    params = jax.jit(eenet.init_params, static_argnums=(1, 2, 3))(key, K, C, 5)
-    scores, _ = jax.jit(eenet.scores_and_gates)(params, logits)
+    @jax.jit
+    def start(key):
+        params = eenet.init_params(key, K, C, 5)
+        return {name: params[name] for name in ("weights", "bias")}
+
+    policy = Policy("eenet", start(key), np.zeros(K, np.float32))
+    scores, _ = scores_and_exits(policy, logits)
     p = np.asarray(jax.nn.softmax(logits)).astype(np.float64).max(-1)
     np.testing.assert_allclose(scores, np.log(p / (1 - p)), atol=1e-4)
 

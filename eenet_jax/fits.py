@@ -1,0 +1,93 @@
+"""Fits of schedulers, kept on disk and used again while nothing has changed."""
+
+import hashlib
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+import eenet_jax
+from eenet_jax import schedulers
+from eenet_jax.errors import UserError
+from eenet_jax.files import write_text
+from eenet_jax.predictions import Predictions
+
+
+def fit_or_reuse(
+    name: str,
+    predictions: Predictions,
+    *,
+    budgets: np.ndarray,
+    key: jax.Array,
+    calibration: float,
+    folder: pathlib.Path | None,
+) -> tuple[schedulers.Frontier, float, bool]:
+    """Fits a scheduler, or reads the same fit back.
+
+    Args:
+      name: Of the scheduler.
+      predictions: See ``schedulers.fit``.
+      budgets: Likewise.
+      key: Likewise.
+      calibration: Likewise.
+      folder: Where fits are kept, as NAME.npz, with what they came from in NAME.json;
+        None to keep none.
+
+    Returns:
+      The frontier, the seconds that its fit took (then or now), and whether it was
+      read back.
+    """
+    if folder is None:
+        return *_timed_fit(name, predictions, budgets, key, calibration), False
+    origin = fingerprint(name, predictions, budgets, key, calibration)
+    file, note = folder / f"{name}.npz", folder / f"{name}.json"
+    kept = _read_note(note)
+    if kept.get("fingerprint") == origin and file.exists():
+        try:
+            return schedulers.Frontier.load(file), float(kept["fit_seconds"]), True
+        except UserError:
+            pass  # damaged: fit anew
+    frontier, seconds = _timed_fit(name, predictions, budgets, key, calibration)
+    note.unlink(missing_ok=True)  # it must never stand beside another fit
+    frontier.save(file)
+    content = {"scheduler": name, "fingerprint": origin, "fit_seconds": seconds}
+    write_text(note, json.dumps(content, indent=2) + "\n")
+    return frontier, seconds, False
+
+
+def fingerprint(
+    name: str,
+    predictions: Predictions,
+    budgets: np.ndarray,
+    key: jax.Array,
+    calibration: float,
+) -> str:
+    """Returns a hash of all that a fit depends on, this package's version included."""
+    settled = (name, eenet_jax.__version__, calibration, predictions.cost_unit)
+    digest = hashlib.sha256(repr(settled).encode())
+    val = predictions.val
+    arrays = (budgets, jax.random.key_data(key), predictions.costs)
+    for array in (*arrays, val.logits, val.labels, *(val.features or ())):
+        array = np.ascontiguousarray(array)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _timed_fit(name, predictions, budgets, key, calibration):
+    start = time.perf_counter()
+    frontier = schedulers.fit(
+        name, predictions, budgets=budgets, key=key, calibration=calibration
+    )
+    return frontier, time.perf_counter() - start
+
+
+def _read_note(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

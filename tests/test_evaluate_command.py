@@ -1,0 +1,97 @@
+"""evaluate.py in this process: mistakes end in one line, a good run writes its files."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+from eenet_jax import errors, schedulers
+
+
+@pytest.fixture(scope="module")
+def main():
+    """The command's main; its flags are taken away again afterwards."""
+    path = pathlib.Path(__file__).resolve().parent.parent / "evaluate.py"
+    spec = importlib.util.spec_from_file_location("evaluate_command", path)
+    before = set(flags.FLAGS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    added = set(flags.FLAGS) - before
+    yield module.main
+    for name in added:
+        delattr(flags.FLAGS, name)
+
+
+@pytest.fixture
+def run(main, monkeypatch, capsys):
+    """Runs the command with flags; returns status, stdout and stderr."""
+    from absl.testing import flagsaver
+
+    def run(*given: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *given])
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
+            errors.run(main)
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path) -> pathlib.Path:
+    """A small predictions file of three exits."""
+    rng = np.random.default_rng(0)
+    arrays = {"costs": [1.0, 2.0, 4.0], "cost_unit": "foos"}
+    for part in ("val", "test"):
+        labels = rng.integers(0, 3, 60)
+        logits = rng.normal(size=(3, 60, 3))
+        logits[:, np.arange(60), labels] += [[1.0], [2.0], [3.0]]
+        arrays |= {f"{part}_logits": logits, f"{part}_labels": labels}
+    np.savez(tmp_path / "some.npz", **arrays)
+    return tmp_path / "some.npz"
+
+
+def test_two_schedulers(run, file) -> None:
+    names = ["msdnet", "maxprob_opt"]
+    budgets = [1.0, 1.5, 2.0, 3.0, 8.0]
+    status, out, _ = run(
+        f"--predictions={file}",
+        f"--scheduler={','.join(names)}",
+        f"--budgets={','.join(map(str, budgets))}",
+    )
+    assert status == 0
+    output = file.parent / "some_eval"
+    results = json.loads((output / "results.json").read_text())
+    pairs = [(r["scheduler"], r["budget"]) for r in results["records"]]
+    assert pairs == [(name, budget) for name in names for budget in budgets]
+    assert all(r["met"] for r in results["records"])
+    for name in ("frontier.png", "exits.png"):
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+    for name in names:
+        assert name in out
+        frontier = schedulers.Frontier.load(output / "policies" / f"{name}.npz")
+        assert frontier.cost_unit == "foos"
+
+
+MISTAKES = [
+    (["--predictions={}", "--budget=2"], "Unknown command line flag 'budget'"),
+    (["--predictions={}", "stray"], "unexpected argument 'stray'"),
+    (["--predictions={}", "--budgets=nan"], "--budgets=nan is not understood"),
+    (["--predictions={}", "--scheduler="], "--scheduler='' is unknown; choose"),
+    (["--predictions={}", "--confidence=2"], "--confidence=2.0 must be in (0, 1)"),
+    (["--predictions={}", "--seed=-1"], "--seed=-1"),
+    (["--workdir={}/below"], "holds no run"),
+    (["--workdir=x", "--predictions={}"], "give either --workdir=DIR or"),
+]
+
+
+@pytest.mark.parametrize("given, message", MISTAKES)
+def test_mistake_is_one_line(run, file, given, message) -> None:
+    status, out, err = run(*(flag.format(file) for flag in given))
+    assert status == 1 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert "Traceback" not in err
+    assert message in err
