@@ -1,4 +1,4 @@
-"""evaluate.py in this process: mistakes end in one line, a good run writes its files."""
+"""evaluate.py in this process: mistakes end in one line, a good run writes files."""
 
 import importlib.util
 import json

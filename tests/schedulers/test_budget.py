@@ -23,10 +23,18 @@ KINDS = ["plain", "ties", "saturated", "small", "absent", "worse"]
 pytestmark = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Compiling is most of the time here; programs this small need no optimising."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def make_split(kind: str, seed: int) -> Split:
     """Synthetic logits of the kind asked for."""
     small = kind == "small"
-    num_exits, num_samples, num_classes = (2, 50, 2) if small else (3, 200, 4)
+    num_exits, num_samples, num_classes = (2, 50, 2) if small else (3, 180, 4)
     rng = np.random.default_rng(seed)
     # "absent": a class that never occurs
     labels = rng.integers(0, num_classes - (kind == "absent"), num_samples)
@@ -50,12 +58,13 @@ def make_predictions(kind: str) -> Predictions:
 
 
 @functools.cache
-def fit(name: str, kind: str) -> Frontier:
+def fit(name: str, kind: str, seed: int = 0, again: int = 0) -> Frontier:
     """Fits a scheduler, with a quick recipe where it has one."""
+    del again  # another call is another fit
     predictions = make_predictions(kind)
     budgets = np.linspace(*predictions.costs[[0, -1]], 5)
     function = QUICK.get(name, schedulers.SCHEDULERS[name])
-    return function(predictions, budgets=budgets, key=jax.random.key(0))
+    return function(predictions, budgets=budgets, key=jax.random.key(seed))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,6 +112,21 @@ def test_no_less_accurate_than_the_first_exit(name, kind) -> None:
     assert decisions.accuracy(predictions.test.labels) >= first
 
 
+def test_one_seed_gives_one_frontier(name) -> None:
+    one, same = fit(name, "plain"), fit(name, "plain", again=1)
+    assert one is not same
+    np.testing.assert_array_equal(one.thresholds, same.thresholds)
+    np.testing.assert_array_equal(one.val_cost, same.val_cost)
+    for group in ("shared", "params"):
+        leaves, others = getattr(one, group), getattr(same, group)
+        assert leaves.keys() == others.keys()
+        for key, leaf in leaves.items():
+            np.testing.assert_array_equal(leaf, others[key])
+    if name in QUICK:  # those that draw random numbers
+        other = fit(name, "plain", seed=1)
+        assert not np.array_equal(one.params["weights"], other.params["weights"])
+
+
 def test_path_rises_and_ends_at_the_peak(name) -> None:
     frontier = fit(name, "plain")
     cost, accuracy = (
@@ -129,7 +153,7 @@ def test_saved_and_loaded(name, tmp_path) -> None:
     predictions, frontier = make_predictions("plain"), fit(name, "plain")
     frontier.save(tmp_path / "new" / "frontier.npz")
     loaded = Frontier.load(tmp_path / "new" / "frontier.npz")
-    assert (loaded.cost_unit, loaded.num_samples) == ("foos", 200)
+    assert (loaded.cost_unit, loaded.num_samples) == ("foos", 180)
     for budget in (1.0, 1.7, 2.6, 9.0):
         one, other = (f.for_budget(budget) for f in (frontier, loaded))
         one, other = (

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers import Policy, eenet
 from eenet_jax.schedulers.eenet import DEFAULT_RECIPE, Recipe
 
 RELEASED = [
     "resnet56_3_cifar10", "densenet121_4_cifar100", "bert4_sst2", "bert4_ag_news",
 ]  # fmt: skip
-QUICK = Recipe(restarts=2, steps=20)
 K, B, C = 3, 12, 4
 COSTS = np.array([0.0, 0.4, 1.0])
 
@@ -163,23 +161,3 @@ def test_gradient_check(logits, correct) -> None:
     kinds = {"order": 1, "modes": ("rev",), "atol": 2e-2, "rtol": 2e-2}
     check_grads(of_scores, (params["weights"], params["bias"]), **kinds)
     check_grads(of_gates, (gates,), **kinds)
-
-
-def make_split(seed: int) -> Split:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, 200).astype(np.int32)
-    logits = rng.normal(size=(3, 200, 4)).astype(np.float32)
-    logits[:, np.arange(200), labels] += np.array([0.5, 1.5, 2.5])[:, None]
-    return Split(logits, labels)
-
-
-def test_one_seed_is_deterministic() -> None:
-    predictions = Predictions(make_split(0), make_split(1), np.array([1.0, 2.0, 3.5]))
-    fit = functools.partial(
-        eenet.fit, predictions, budgets=np.linspace(1, 3.5, 5), recipe=QUICK
-    )
-    one, same, other = (fit(key=jax.random.key(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.thresholds, same.thresholds)
-    for name, leaf in one.params.items():
-        np.testing.assert_array_equal(leaf, same.params[name])
-    assert not np.array_equal(one.params["weights"], other.params["weights"])

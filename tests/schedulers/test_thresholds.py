@@ -105,7 +105,7 @@ def test_thresholds_by_hand() -> None:
 def test_ties_are_taken_together() -> None:
     scores = np.array([[0.9, 0.7, 0.7, 0.7, 0.1], [0, 0, 0, 0, 0]], np.float32)
     found = thresholds_from_shares(scores, np.array([[0.4, 0.6]]))
-    assert found[0, 0] == np.float32(0.7)
+    assert 0.1 < found[0, 0] <= np.float32(0.7)
     np.testing.assert_allclose(shares_of(scores, found), [[0.8, 0.2]])
 
 
