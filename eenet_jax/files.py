@@ -47,9 +47,10 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         if path.stat().st_size == 0:
             raise UserError(f"{path} is empty; make it anew")
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise UserError(f"{path} is no .npz archive; write it with numpy.savez")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{path} is no .npz archive; write it with numpy.savez")
+        with file:
             return {name: file[name] for name in file.files}
     except UserError:
         raise

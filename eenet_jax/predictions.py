@@ -12,6 +12,7 @@ import numpy as np
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
 
+LARGEST = 1e30  # of a logit: beyond it float32 arithmetic overflows
 TINY = 1e-30  # probabilities below this count as this, so that logarithms are finite
 ROW_TOLERANCE = {np.dtype(np.float16): 2e-2}
 
@@ -154,6 +155,8 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
     num_exits = len(val.logits)
     costs, head_costs = _prices(arrays, num_exits)
     step = arrays.get("checkpoint_step")
+    if step is not None and (step.shape or not np.issubdtype(step.dtype, np.integer)):
+        raise UserError(f"checkpoint_step={step} must be one integer")
     return Predictions(
         val=val,
         test=test,
@@ -209,7 +212,9 @@ def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
             f"{name} has shape {list(values.shape)} [K, N, C]; at least 2 exits and 2 "
             "classes are needed"
         )
-    _refuse_first(name, values, ~np.isfinite(values), "must be finite")
+    wide = values.astype(np.float64)
+    usable = np.abs(wide) <= LARGEST  # False for NaN and infinity too
+    _refuse_first(name, values, ~usable, f"must be finite, at most {LARGEST:g}")
     logits = values.astype(np.float32)
     if name.endswith("_probs"):
         _check_rows(name, values)
@@ -269,7 +274,7 @@ def _per_exit(
     if name not in arrays:
         return None
     values = arrays[name]
-    number = np.issubdtype(values.dtype, np.number)
+    number = values.dtype.kind in "iuf"
     if not number or values.shape != (num_exits,):
         raise UserError(
             f"{name} must be numbers [{num_exits}], not {values.dtype} "

@@ -124,7 +124,8 @@ def test_the_cheapest_budget_sends_everyone_to_the_first_exit(results) -> None:
 def test_policies_are_saved_and_decide_alike(results, folder) -> None:
     saved = schedulers.Frontier.load(folder / "policies" / "msdnet.npz")
     names = sorted(path.name for path in (folder / "policies").iterdir())
-    assert names == ["maxprob_opt.npz", "msdnet.npz"]
+    kept = ("maxprob_opt.json", "maxprob_opt.npz", "msdnet.json", "msdnet.npz")
+    assert names == list(kept)
     finite = [float(t) for t in results["records"][1]["thresholds"]]
     np.testing.assert_array_equal(saved.for_budget(1.9).thresholds, finite)
 
@@ -164,7 +165,7 @@ def test_without_schedulers_there_are_no_records(predictions, key, tmp_path) -> 
     results = evaluation.evaluate(predictions, schedulers=[], budgets=low, key=key)
     assert results["records"] == []
     evaluation.write_report(results, tmp_path)
-    assert not (tmp_path / "exits.png").exists()
+    assert (tmp_path / "exits.png").stat().st_size > 1000
 
 
 def test_output_that_is_a_file(tmp_path) -> None:

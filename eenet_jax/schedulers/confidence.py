@@ -14,6 +14,11 @@ SHARED = 4  # features it shares with each earlier exit
 LOWEST = -15.0  # log-probabilities below this count as this
 
 
+def num_features(num_exits: int) -> int:
+    """Returns D for K exits."""
+    return OWN + SHARED * (num_exits - 1)
+
+
 def init_trail(batch: int, num_exits: int, num_classes: int) -> dict[str, jax.Array]:
     """Returns the trail of samples that no exit has seen, leaves ``[B, K-1, ...]``."""
     shape = (batch, num_exits - 1)

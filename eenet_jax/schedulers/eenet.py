@@ -77,12 +77,19 @@ def fit(
     costs, split = predictions.costs, predictions.val
     scale = max(costs[-1] - costs[0], 1e-12 * costs[-1])
     targets = np.unique(np.clip((budgets - costs[0]) / scale, 0.02, 0.98))
+    num_exits, num_samples, num_classes = split.logits.shape
+    sizes = (num_exits, num_classes, recipe.hidden)
+    starts = [init_params(k, *sizes) for k in jax.random.split(key, recipe.restarts)]
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    batch_size = min(recipe.batch_size, num_samples)
+    rows = rng.integers(0, num_samples, (recipe.steps, batch_size), dtype=np.int32)
     params, shares = _fit_all(
         jnp.asarray(split.logits),
         jnp.asarray(split.correct, jnp.float32),
         jnp.asarray((costs - costs[0]) / scale, jnp.float32),
         jnp.asarray(targets, jnp.float32),
-        key,
+        jax.tree.map(lambda *leaves: np.stack(leaves), *starts),
+        rows,
         recipe=recipe,
     )
     shares = _spread(np.asarray(shares, np.float64), targets, costs)
@@ -90,21 +97,31 @@ def fit(
     return build_frontier("eenet", scores, shares, predictions)
 
 
+def start_weights(num_exits: int, num_classes: int) -> np.ndarray:
+    """Returns the weights ``[K, C + 2 + K]`` that score by the log-odds of max p."""
+    weights = np.zeros((num_exits, num_classes + 2 + num_exits), np.float32)
+    weights[:, num_classes] = 4.0  # see logit_inputs
+    return weights
+
+
 def init_params(
     key: jax.Array, num_exits: int, num_classes: int, hidden: int
-) -> dict[str, jax.Array]:
-    """Returns scores that start as the log-odds of max p, and random assignments."""
-    size = num_classes + 2 + num_exits
-    key_in, key_out = jax.random.split(key)
+) -> dict[str, np.ndarray]:
+    """Returns scores that start as the log-odds of max p, and random assignments.
+
+    Drawn with NumPy: compiling JAX's normal takes longer than the whole fit.
+    """
+    weights = start_weights(num_exits, num_classes)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     bound = (num_classes + 2) ** -0.5
-    weights = jnp.zeros((num_exits, size)).at[:, num_classes].set(4.0)
+    size = (num_exits, hidden, weights.shape[1])
     return {
-        "weights": weights,  # see logit_inputs for the 4
-        "bias": jnp.zeros(num_exits),
-        "w1": bound * jax.random.normal(key_in, (num_exits, hidden, size)),
-        "b1": jnp.zeros((num_exits, hidden)),
-        "w2": hidden**-0.5 * jax.random.normal(key_out, (num_exits, hidden)),
-        "b2": jnp.zeros(num_exits),
+        "weights": weights,
+        "bias": np.zeros(num_exits, np.float32),
+        "w1": (bound * rng.standard_normal(size)).astype(np.float32),
+        "b1": np.zeros((num_exits, hidden), np.float32),
+        "w2": (hidden**-0.5 * rng.standard_normal(size[:2])).astype(np.float32),
+        "b2": np.zeros(num_exits, np.float32),
     }
 
 
@@ -170,7 +187,7 @@ def loss(
     divergence = expected(assignment, log_assignment - log_right)
 
     over = expected(assignment, costs) - budget
-    start = init_params(jax.random.key(0), *logits.shape[::2], 1)["weights"]
+    start = start_weights(*logits.shape[::2])
     decay = jnp.sum((params["weights"] - start) ** 2)
     return (
         recipe.score_weight * score_loss
@@ -187,30 +204,26 @@ def _fit_all(
     correct: jax.Array,
     costs: jax.Array,
     targets: jax.Array,
-    key: jax.Array,
+    starts: dict[str, jax.Array],
+    rows: jax.Array,
     *,
     recipe: Recipe,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Fits all budgets and restarts; returns the best restart's params and shares."""
-    num_exits, num_samples, num_classes = logits.shape
-    batch_size = min(recipe.batch_size, num_samples)
-    rate = optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps)
-    tx = optax.adam(rate)
-    key_rows, key_start = jax.random.split(key)
-    keys = jax.random.split(key_start, recipe.restarts)
+    """Fits all budgets from all starts; returns the best start's params and shares.
 
-    def fit_one(target, key):
-        def step(carry, rows):
+    ``starts`` has leaves ``[restarts, ...]``; ``rows`` are the batches, ``[steps, B]``.
+    """
+    tx = optax.adam(optax.cosine_decay_schedule(recipe.learning_rate, recipe.steps))
+
+    def fit_one(target, params):
+        def step(carry, batch):
             params, opt_state = carry
             grads = jax.grad(loss)(
-                params, logits[:, rows], correct[:, rows], costs, target, recipe
+                params, logits[:, batch], correct[:, batch], costs, target, recipe
             )
             updates, opt_state = tx.update(grads, opt_state)
             return (optax.apply_updates(params, updates), opt_state), None
 
-        params = init_params(key, num_exits, num_classes, recipe.hidden)
-        shape = (recipe.steps, batch_size)
-        rows = jax.random.randint(key_rows, shape, 0, num_samples)
         (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), rows)
         final = loss(params, logits, correct, costs, target, recipe)
         gates = scores_and_gates(params, logits)[1]
@@ -218,7 +231,7 @@ def _fit_all(
         return params, shares, final
 
     over_restarts = jax.vmap(fit_one, (None, 0))
-    params, shares, final = jax.vmap(over_restarts, (0, None))(targets, keys)
+    params, shares, final = jax.vmap(over_restarts, (0, None))(targets, starts)
     best = jnp.argmin(jnp.where(jnp.isnan(final), jnp.inf, final), axis=1)
     budget = jnp.arange(len(targets))
     return jax.tree.map(lambda leaf: leaf[budget, best], (params, shares))

@@ -28,7 +28,12 @@ from eenet_jax.schedulers.budget import (
     outcome_values,
     score_split,
 )
-from eenet_jax.schedulers.confidence import dense_design, features, init_trail
+from eenet_jax.schedulers.confidence import (
+    dense_design,
+    features,
+    init_trail,
+    num_features,
+)
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.thresholds import realise
 
@@ -82,7 +87,7 @@ def fit(
         jnp.asarray(split.correct, jnp.float32),
         jnp.asarray((costs - costs[0]) / scale, jnp.float32),
         jnp.asarray(prices, jnp.float32),
-        key,
+        *_draws(key, *split.logits.shape[:2], recipe),
         recipe=recipe,
     )
     shared, params, crossed = jax.device_get((shared, params, crossed))
@@ -101,34 +106,35 @@ def all_features(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.stack(xs), jnp.stack(answers)
 
 
+def _draws(key, num_exits, num_samples, recipe):
+    """Draws units, offsets and each sample's fold; with NumPy, as in eenet.py."""
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    size = (num_exits - 1, num_features(num_exits), recipe.units)
+    units = rng.standard_normal(size).astype(np.float32)
+    offsets = rng.standard_normal((num_exits - 1, recipe.units)).astype(np.float32)
+    fold = rng.permutation(np.arange(num_samples, dtype=np.int32) % recipe.folds)
+    return units, offsets, fold
+
+
 @functools.partial(jax.jit, static_argnames="recipe")
-def _fit_prices(logits, correct, costs, prices, key, *, recipe):
+def _fit_prices(logits, correct, costs, prices, units, offsets, fold, *, recipe):
     """Fits all exits and prices.
 
     Returns the shared parameters, those of each price (leaves ``[L, K-1, ...]``), and
     the advantages of the samples from folds without them, ``[L, K-1, N]``.
     """
-    num_exits, num_samples, num_classes = logits.shape
-    key_units, key_offsets, key_folds = jax.random.split(key, 3)
+    num_exits, _, num_classes = logits.shape
     x, answers = all_features(logits)
     std = x.std(axis=1)
     live = std > 1e-6  # places of exits to come are not
-    size = (num_exits - 1, x.shape[2], recipe.units)
     fan_in = jnp.maximum(live.sum(axis=1), 1)[:, None, None]
-    units = jax.random.normal(key_units, size) * live[:, :, None] / jnp.sqrt(fan_in)
     shared = {
         "mean": x.mean(axis=1),
         "std": jnp.where(live, std, 1.0),
-        "units": units,
-        "offsets": jax.random.normal(key_offsets, (num_exits - 1, recipe.units)),
+        "units": units * live[:, :, None] / jnp.sqrt(fan_in),
+        "offsets": offsets,
     }
     stop = correct[..., None] - prices[None, None] * costs[:, None, None]  # [K, N, L]
-    order = jax.random.permutation(key_folds, num_samples)
-    fold = (
-        jnp.zeros(num_samples, jnp.int32)
-        .at[order]
-        .set(jnp.arange(num_samples, dtype=jnp.int32) % recipe.folds)
-    )
 
     def at_exit(later, inputs):
         """From V of the next exit, ``[N, L]``, to this exit's V and weights."""

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+TIE = 5e-7  # relative difference below which scores count as equal
+
 
 def first_exit(scores: jax.Array, thresholds: jax.Array) -> jax.Array:
     """Picks the earliest exit whose score reaches its threshold.
@@ -80,6 +82,13 @@ def cut_after(ranked: np.ndarray, count: int) -> float:
     if not len(ranked):
         return np.inf
     if count >= len(ranked):
+        return -np.inf
+    # Scores are equal up to rounding, which may differ from program to program.
+    lowest = np.float64(ranked[count - 1])
+    rising = ranked[::-1].astype(np.float64)
+    equal = lowest - TIE * max(1.0, abs(lowest))
+    count = len(ranked) - int(np.searchsorted(rising, equal))
+    if count == len(ranked):
         return -np.inf
     lowest_taken, highest_left = ranked[count - 1], ranked[count]
     middle = np.float32((np.float64(lowest_taken) + np.float64(highest_left)) / 2)

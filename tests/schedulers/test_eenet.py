@@ -21,8 +21,8 @@ COSTS = np.array([0.0, 0.4, 1.0])
 def make_params(hidden: int = 5) -> dict[str, np.ndarray]:
     """Parameters away from their start."""
     rng = np.random.default_rng(2)
-    shapes = jax.eval_shape(lambda: eenet.init_params(jax.random.key(0), K, C, hidden))
-    params = {n: 0.4 * rng.normal(size=leaf.shape) for n, leaf in shapes.items()}
+    start = eenet.init_params(jax.random.key(0), K, C, hidden)
+    params = {n: 0.4 * rng.normal(size=leaf.shape) for n, leaf in start.items()}
     params["weights"][:, C] += 4
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
 
@@ -83,12 +83,9 @@ def test_fitting_and_deciding_share_one_score_chain(logits) -> None:
 
 
 def test_scores_start_as_log_odds(logits, key) -> None:
-    @jax.jit
-    def start(key):
-        params = eenet.init_params(key, K, C, 5)
-        return {name: params[name] for name in ("weights", "bias")}
-
-    policy = Policy("eenet", start(key), np.zeros(K, np.float32))
+    params = eenet.init_params(key, K, C, 5)
+    start = {name: params[name] for name in ("weights", "bias")}
+    policy = Policy("eenet", start, np.zeros(K, np.float32))
     scores, _ = scores_and_exits(policy, logits)
     p = np.asarray(jax.nn.softmax(logits)).astype(np.float64).max(-1)
     np.testing.assert_allclose(scores, np.log(p / (1 - p)), atol=1e-4)

@@ -138,10 +138,12 @@ def test_an_exit_never_takes_fewer() -> None:
     assert (np.cumsum(taken, axis=1)[:, :-1] >= early - 1e-9).all()
 
 
-def test_neighbouring_floats_are_cut_apart() -> None:
+def test_scores_that_differ_by_rounding_are_taken_together() -> None:
     low = np.float32(0.5)
     high = np.nextafter(low, np.float32(1))
-    assert cut_after(np.array([high, low]), 1) == high
+    assert cut_after(np.array([high, low]), 1) == -INF
+    threshold = cut_after(np.array([high, low, 0.4], np.float32), 1)
+    assert threshold == np.float32((np.float64(low) + np.float32(0.4)) / 2)
     assert cut_after(np.array([], np.float32), 1) == INF
 
 
