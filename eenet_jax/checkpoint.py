@@ -13,11 +13,18 @@ FOLDER = "checkpoints"
 METRIC = "val_accuracy"
 
 
-def open_checkpoints(workdir: pathlib.Path) -> ocp.training.Checkpointer:
-    """Opens a run's checkpoints for reading and writing.
+def open_checkpoints(
+    workdir: pathlib.Path, *, clean: bool = False
+) -> ocp.training.Checkpointer:
+    """Opens a run's checkpoints.
 
     The latest and the best are kept; of equally good ones the later counts as best. A
     save that was cut off leaves no checkpoint behind.
+
+    Args:
+      workdir: The run's directory.
+      clean: Removes what cut-off saves left. For the one process that trains there:
+        a reader would take the ground from under a save in progress.
     """
     policies = ocp.training.preservation_policies
     return ocp.training.Checkpointer(
@@ -26,7 +33,7 @@ def open_checkpoints(workdir: pathlib.Path) -> ocp.training.Checkpointer:
         preservation_policy=policies.AnyPreservationPolicy(
             [policies.LatestN(1), policies.BestN(get_metric_fn=_metric, n=1)]
         ),
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=clean,
     )
 
 

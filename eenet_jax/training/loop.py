@@ -93,7 +93,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     run_epoch = _epoch_runner(config, plan, dataset, mesh, recorder, key_run)
     step, accuracy = start, np.zeros(plan.backbone.num_exits)
     try:
-        with checkpoint.open_checkpoints(workdir) as saved:
+        with checkpoint.open_checkpoints(workdir, clean=True) as saved:
             while step < plan.total_steps:
                 epoch = step // plan.steps_per_epoch
                 state, step = run_epoch(state, step)
