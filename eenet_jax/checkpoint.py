@@ -52,23 +52,38 @@ def save(
     checkpointer.save_async(step, copy, metrics={METRIC: accuracy})
 
 
+def saved_steps(workdir: pathlib.Path) -> dict[int, float]:
+    """Returns the validation accuracy of each whole checkpoint by its step.
+
+    Raises:
+      UserError: If what stands beside a checkpoint is damaged.
+    """
+    folder = workdir / FOLDER
+    if not folder.is_dir():
+        return {}
+    try:
+        with open_checkpoints(workdir) as checkpointer:
+            return {c.step: _metric(c.metrics) for c in checkpointer.checkpoints}
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        raise UserError(
+            f"the metrics of a checkpoint in {folder} are damaged or missing "
+            f"({error}); delete the directory of that step to go on from another one"
+        ) from None
+
+
 def choose_step(workdir: pathlib.Path, which: str) -> int:
     """Returns the step that "best", "latest" or a number names.
 
     Raises:
       UserError: If the run has no checkpoint, or not that one.
     """
-    folder = workdir / FOLDER
-    if not folder.is_dir():
-        raise UserError(f"{workdir} holds no checkpoints; train there first")
-    with open_checkpoints(workdir) as checkpointer:
-        found = {c.step: c.metrics for c in checkpointer.checkpoints}
+    found = saved_steps(workdir)
     if not found:
-        raise UserError(f"{folder} holds no whole checkpoint; train there first")
+        raise UserError(f"{workdir} holds no whole checkpoint; train there first")
     if which == "latest":
         return max(found)
     if which == "best":
-        return max(found, key=lambda step: (_metric(found[step]), step))
+        return max(found, key=lambda step: (found[step], step))
     if not which.isdigit() or int(which) not in found:
         raise UserError(
             f"--checkpoint={which} is not there; choose best, latest or one of "

@@ -134,6 +134,17 @@ def test_damaged_checkpoint(finished, tmp_path) -> None:
         load_trained(workdir, "latest")
 
 
+def test_damaged_metrics_of_a_checkpoint(finished, tmp_path) -> None:
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    (workdir / "checkpoints" / "120" / "metrics" / "metrics").write_text("{")
+    with pytest.raises(UserError, match="metrics of a checkpoint.*delete the dir"):
+        load_trained(workdir, "latest")
+    shutil.rmtree(workdir / "checkpoints" / "120" / "metrics")
+    with pytest.raises(UserError, match="metrics of a checkpoint.*delete the dir"):
+        load_trained(workdir, "best")
+
+
 MISTAKES = [
     (["--config.optimizer.learning_rat=1"], 'Did you mean "learning_rate"'),
     (["--config.optimizer.learning_rate=fast"], "could not convert"),

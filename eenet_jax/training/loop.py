@@ -142,10 +142,7 @@ def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
 
 def latest_step(workdir: pathlib.Path) -> int:
     """Returns the steps that the latest whole checkpoint has done; 0 without one."""
-    if not (workdir / checkpoint.FOLDER).is_dir():
-        return 0
-    with checkpoint.open_checkpoints(workdir) as saved:
-        return saved.latest.step if saved.latest else 0
+    return max(checkpoint.saved_steps(workdir), default=0)
 
 
 def abstract_state(plan: Plan, mesh: jax.sharding.Mesh) -> TrainState:
