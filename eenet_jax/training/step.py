@@ -113,7 +113,7 @@ def run_chunk(
 
     Step s draws its randomness from ``fold_in(key, state.step)``, so a run that is
     resumed at any step sees what an uninterrupted one sees. A chunk of one step has no
-    loop around it: on CPUs XLA runs convolutions inside a loop seven times slower.
+    loop around it: on CPUs XLA runs convolutions inside a loop ten times slower.
 
     Args:
       state: State before the chunk.
