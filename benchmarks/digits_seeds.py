@@ -1,6 +1,6 @@
 """How good is the README's main job, over seeds?
 
-    python benchmarks/digits_seeds.py [--seeds=3] [--out=DIR]
+    python -m benchmarks.digits_seeds [--seeds=3] [--out=DIR]
 
 Trains and evaluates configs/digits.py for each seed and prints, as Markdown, accuracy
 per exit and, for each scheduler, accuracy and cost at half of the cost range.

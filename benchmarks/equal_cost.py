@@ -1,6 +1,6 @@
 """Which scheduler is most accurate at equal realised test cost?
 
-    python benchmarks/equal_cost.py FILE.npz [FILE.npz ...] [--seeds=3]
+    python -m benchmarks.equal_cost FILE.npz [FILE.npz ...] [--seeds=3]
 
 For each predictions file and scheduler prints test accuracy in %, interpolated at a
 quarter, half and three quarters of the cost range, its mean over seeds, the ratio of

@@ -1,6 +1,6 @@
 """Is a scanned chunk of training steps faster than the same steps one by one?
 
-    python benchmarks/train_chunk.py [--depth=20] [--size=8] [--batch_size=96]
+    python -m benchmarks.train_chunk [--depth=20] [--size=8] [--batch_size=96]
 
 Prints the medians and the ratio, scanned / one by one, both after compilation.
 """

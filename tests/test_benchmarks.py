@@ -21,9 +21,9 @@ def test_prints_a_ratio(root, tmp_path, name) -> None:
         np.savez(tmp_path / "some.npz", **arrays)
         flags = [str(tmp_path / "some.npz"), "--seeds=1"]
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", *flags],
+        [sys.executable, "-m", f"benchmarks.{name}", *flags],
         cwd=root,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,
