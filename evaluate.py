@@ -66,6 +66,13 @@ _OUTPUT = flags.DEFINE_string(
     "Directory of the report; by default WORKDIR/eval, or FILE_eval beside FILE.npz.",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the schedulers' fits.", lower_bound=0)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    1,
+    "Fits of each scheduler from different seeds; the comparison shows their mean and "
+    "spread.",
+    lower_bound=1,
+)
 _BATCH = flags.DEFINE_integer(
     "latency_batch_size", 32, "Samples a batch for --cost=latency_ms.", lower_bound=1
 )
@@ -80,9 +87,16 @@ def main(argv: Sequence[str]) -> None:
     if _COST.value is not None:
         _check_choice("cost", _COST.value, COSTS)
 
+    for flag in (_MAX_DROP, _POLICY):
+        if _SEEDS.value > 1 and flag.value is not None:
+            raise errors.UserError(
+                f"--seeds={_SEEDS.value} cannot be given with --{flag.name}, which "
+                "compares nothing; leave it out"
+            )
+
     import jax  # JAX starts only once the flags are read
 
-    from eenet_jax import evaluation, trained
+    from eenet_jax import evaluation, options, trained
     from eenet_jax.predictions import load_predictions
 
     details = {}
@@ -109,15 +123,15 @@ def main(argv: Sequence[str]) -> None:
     policies = (output if _WORKDIR.value is None else workdir) / "policies"
 
     if _POLICY.value is not None:
-        budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
+        budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
         path = pathlib.Path(_POLICY.value)
         evaluation.make_output(output)
         results = evaluation.apply_saved(path, budgets, predictions)
         results["cost_details"] = details
-        _report(evaluation, results, output)
+        print(evaluation.write_report(results, output))
         return
-    names, left_out = evaluation.parse_schedulers(_SCHEDULER.value, predictions)
-    budgets = evaluation.parse_budgets(_BUDGETS.value, predictions.costs)
+    names, left_out = options.parse_schedulers(_SCHEDULER.value, predictions)
+    budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
     evaluation.make_output(output)
     results = evaluation.evaluate(
         predictions,
@@ -126,17 +140,13 @@ def main(argv: Sequence[str]) -> None:
         key=jax.random.key(_SEED.value),
         confidence=_CONFIDENCE.value,
         max_drop=_MAX_DROP.value,
+        seeds=_SEEDS.value,
         policies_dir=policies,
     )
     results["cost_details"] = details
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    _report(evaluation, results, output)
-
-
-def _report(evaluation, results, output: pathlib.Path) -> None:
     print(evaluation.write_report(results, output))
-    print(f"\nresults.json, frontier.png and exits.png are in {output}")
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

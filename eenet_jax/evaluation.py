@@ -10,78 +10,25 @@ import jax
 import numpy as np
 
 from eenet_jax import schedulers as schedulers_lib
+from eenet_jax.comparison import compare, random_mixture
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
 from eenet_jax.fits import fit_or_reuse
-from eenet_jax.predictions import Predictions, Split
-from eenet_jax.report import figures, frontier
-from eenet_jax.runtime.simulate import Decisions, simulate
+from eenet_jax.measure import Chosen, Measured, measure
+from eenet_jax.predictions import Predictions
+from eenet_jax.report import classes, comparison, figures, frontier
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.writers import Progress
 
-NUM_AUTO_BUDGETS = 20
 DROP_CONFIDENCE = 0.95
 HELD_OUT_SHARE = 0.5  # of the validation part, where a guarantee is asked for
-
-
-def parse_budgets(text: str, costs: np.ndarray) -> np.ndarray:
-    """Reads ``--budgets``.
-
-    Args:
-      text: "auto" (20 values from the first to the last cost), "x,y,..." or "lo:hi:n"
-        (n values, both ends included).
-      costs: ``[K]``.
-
-    Returns:
-      Budgets, float64, rising.
-
-    Raises:
-      UserError: If the text is none of these.
-    """
-    if text == "auto":
-        return np.linspace(costs[0], costs[-1], NUM_AUTO_BUDGETS)
-    try:
-        if ":" in text:
-            low, high, count = text.split(":")
-            if int(count) < 1:
-                raise ValueError
-            budgets = np.linspace(float(low), float(high), int(count))
-        else:
-            budgets = np.array([float(part) for part in text.split(",")])
-        if not np.isfinite(budgets).all():
-            raise ValueError
-    except ValueError:
-        raise UserError(
-            f"--budgets={text} is not understood; give auto, numbers as in 1.5,2,3.25, "
-            "or lo:hi:n for n numbers from lo to hi"
-        ) from None
-    return np.unique(budgets)
-
-
-def parse_schedulers(
-    text: str, predictions: Predictions
-) -> tuple[list[str], dict[str, str]]:
-    """Reads ``--scheduler``.
-
-    Args:
-      text: Names with commas between, or "all": those that these predictions suffice
-        for.
-      predictions: What there is.
-
-    Returns:
-      The schedulers to fit, and those that "all" leaves out with what they lack.
-
-    Raises:
-      UserError: If a name is unknown or names a scheduler that lacks something.
-    """
-    every = list(schedulers_lib.SCHEDULERS)
-    names = every if text == "all" else list(dict.fromkeys(text.split(",")))
-    lacks = {n: schedulers_lib.missing_evidence(n, predictions) for n in names}
-    lacks = {name: lack for name, lack in lacks.items() if lack}
-    if lacks and text != "all":
-        listed = "; ".join(f"{name} needs {lack}" for name, lack in lacks.items())
-        raise UserError(f"--scheduler={text}: {listed}, which these predictions lack")
-    return [name for name in names if name not in lacks], lacks
+NUM_BOUND_BUDGETS = 100  # of the curves that need no fit
+FIGURES = {
+    "frontier.png": figures.save_frontier,
+    "exits.png": figures.save_exits,
+    "comparison.png": comparison.save_comparison,
+    "classes.png": classes.save_classes,
+}
 
 
 def evaluate(
@@ -92,6 +39,7 @@ def evaluate(
     key: jax.Array,
     confidence: float | None = None,
     max_drop: float | None = None,
+    seeds: int = 1,
     policies_dir: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Fits each scheduler and measures it for each budget.
@@ -106,6 +54,8 @@ def evaluate(
       max_drop: If given, every scheduler gets one record instead, of its cheapest
         policy whose accuracy on new data is at most this far below the last exit's,
         with ``confidence`` (0.95 by default).
+      seeds: Fits of each scheduler; the records are of the first, the comparison is of
+        all.
       policies_dir: Where each scheduler's fit is kept; one that is there and depends on
         nothing that has changed is used again.
 
@@ -125,54 +75,86 @@ def evaluate(
     budgets = np.maximum(budgets, costs[0])
     if max_drop is not None and confidence is None:
         confidence = DROP_CONFIDENCE
-    progress = Progress(len(schedulers), 0, "scheduler")
-    records = []
+    progress = Progress(len(schedulers) * seeds, 0, "fit")
+    measured: dict[str, list[Measured]] = {name: [] for name in schedulers}
     for name in schedulers:
-        fitted, seconds, reused = fit_or_reuse(
-            name,
-            predictions,
-            budgets=budgets,
-            key=jax.random.fold_in(key, zlib.crc32(name.encode())),
-            calibration=0.0 if confidence is None else HELD_OUT_SHARE,
-            folder=policies_dir,
-        )
-        if max_drop is None:
-            found = policies_for(fitted, budgets, predictions, confidence)
-        else:
-            policy = fitted.for_drop(max_drop, confidence)
-            found = [{**_record(predictions, policy, None), "max_drop": max_drop}]
-        named = {"scheduler": name, "fit_seconds": seconds}
-        records += [{**named, **record} for record in found]
-        progress.update(1, name)
-        source = "read back, had been fitted" if reused else "fitted"
-        progress.line(f"{name}: {source} in {seconds:.1f} s")
+        for seed in range(seeds):
+            fitted, seconds, reused = fit_or_reuse(
+                name,
+                predictions,
+                budgets=budgets,
+                key=_fit_key(key, name, seed),
+                calibration=0.0 if confidence is None else HELD_OUT_SHARE,
+                folder=policies_dir,
+                seed=seed,
+            )
+            added = {"scheduler": name, "fit_seconds": seconds}
+            if max_drop is None:
+                chosen = policies_for(fitted, budgets, confidence)
+            else:
+                chosen = [(None, fitted.for_drop(max_drop, confidence))]
+                added["max_drop"] = max_drop
+            measured[name].append(measure(chosen, predictions, added))
+            progress.update(1, name)
+            source = "read back, had been fitted" if reused else "fitted"
+            which = f"{name}, seed {seed}" if seed else name
+            progress.line(f"{which}: {source} in {seconds:.1f} s")
     progress.close()
-    return _results(predictions, records)
+    results = _results(predictions, {n: m[0] for n, m in measured.items()})
+    if max_drop is None:
+        results["comparison"] = compare(
+            {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
+            predictions.test.correct,
+            costs,
+            limit=budgets.max(),
+        )
+    return results
 
 
-def _results(predictions: Predictions, records: list[dict[str, Any]]) -> dict[str, Any]:
+def _fit_key(key: jax.Array, name: str, seed: int) -> jax.Array:
+    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return jax.random.fold_in(key, seed) if seed else key
+
+
+def _results(
+    predictions: Predictions, measured: Mapping[str, Measured]
+) -> dict[str, Any]:
+    costs, test = predictions.costs, predictions.test
+    alone = {
+        part: getattr(predictions, part).correct.mean(axis=1)
+        for part in ("val", "test")
+    }
+    budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
+    bounds = {
+        "clairvoyant": clairvoyant(test, costs, budgets),
+        "random": random_mixture(alone["test"], costs, budgets),
+    }
     return {
         "cost_unit": predictions.cost_unit,
-        "costs": predictions.costs.tolist(),
-        "exit_accuracy": {
-            part: getattr(predictions, part).correct.mean(axis=1).tolist()
-            for part in ("val", "test")
-        },
+        "costs": costs.tolist(),
+        "exit_accuracy": {part: values.tolist() for part, values in alone.items()},
         "single_exit_costs": single_exit_costs(predictions).tolist(),
-        "clairvoyant": _clairvoyant(predictions),
-        "records": records,
+        **{
+            name: {"budgets": budgets.tolist(), "test_accuracy": values.tolist()}
+            for name, values in bounds.items()
+        },
+        "records": [record for m in measured.values() for record in m.records],
+        "comparison": {},
+        **{
+            part: {name: m.middle[part] for name, m in measured.items()}
+            for part in ("score_quality", "per_class")
+        },
     }
 
 
 def policies_for(
     frontier: schedulers_lib.Frontier,
     budgets: np.ndarray,
-    predictions: Predictions,
     confidence: float | None = None,
-) -> list[dict[str, Any]]:
-    """Returns one record for each budget."""
-    policies = ((float(b), frontier.for_budget(float(b), confidence)) for b in budgets)
-    return [_record(predictions, policy, budget) for budget, policy in policies]
+) -> Chosen:
+    """Yields each budget with its policy."""
+    for budget in budgets.tolist():
+        yield budget, frontier.for_budget(budget, confidence)
 
 
 def apply_saved(
@@ -192,39 +174,11 @@ def apply_saved(
       UserError: If the file holds neither, or is for another number of exits.
     """
     saved = schedulers_lib.load(path)
+    chosen = [(None, saved)]
     if isinstance(saved, schedulers_lib.Frontier):
-        records = policies_for(saved, budgets, predictions)
-    else:
-        records = [_record(predictions, saved, None)]
-    named = {"scheduler": path.stem, "fit_seconds": 0.0}
-    return _results(predictions, [{**named, **record} for record in records])
-
-
-def _record(
-    predictions: Predictions, policy: schedulers_lib.Policy, budget: float | None
-) -> dict[str, Any]:
-    val, test = predictions.val, predictions.test
-    on_val = simulate(policy, val, predictions.costs)
-    on_test = simulate(policy, test, predictions.costs)
-    budget = on_val.mean_cost if budget is None else budget
-    return {
-        "budget": budget,
-        "val_accuracy": on_val.accuracy(val.labels),
-        "val_cost": on_val.mean_cost,
-        "test_accuracy": on_test.accuracy(test.labels),
-        "test_cost": on_test.mean_cost,
-        "met": bool(on_val.mean_cost <= budget * (1 + 1e-9)),
-        "thresholds": [_number(t) for t in np.asarray(policy.thresholds)],
-        "exit_fraction": on_test.exit_fraction.tolist(),
-        "accuracy_where_taken": _accuracy_where_taken(on_test, test),
-    }
-
-
-def _accuracy_where_taken(decisions: Decisions, split: Split) -> list[float | None]:
-    """Accuracy of the samples that left at each exit; None where nobody did."""
-    right = decisions.labels == split.labels
-    taken = [decisions.exit_index == k for k in range(len(decisions.scores))]
-    return [float(right[t].mean()) if t.any() else None for t in taken]
+        chosen = policies_for(saved, budgets)
+    added = {"scheduler": path.stem, "fit_seconds": 0.0}
+    return _results(predictions, {path.stem: measure(chosen, predictions, added)})
 
 
 def single_exit_costs(predictions: Predictions) -> np.ndarray:
@@ -236,19 +190,6 @@ def single_exit_costs(predictions: Predictions) -> np.ndarray:
         return predictions.costs
     heads = predictions.head_costs
     return predictions.costs - np.cumsum(heads) + heads
-
-
-def _clairvoyant(predictions: Predictions) -> dict[str, list[float]]:
-    """The bound on the test part, for costs up to where it stops rising."""
-    costs = predictions.costs
-    budgets = np.linspace(costs[0], costs[-1], 100)
-    accuracy = clairvoyant(predictions.test, costs, budgets)
-    return {"budgets": budgets.tolist(), "test_accuracy": accuracy.tolist()}
-
-
-def _number(value: float) -> float | str:
-    """Returns a threshold as JSON can hold it."""
-    return float(value) if np.isfinite(value) else str(float(value))
 
 
 def make_output(output: pathlib.Path) -> None:
@@ -267,18 +208,24 @@ def make_output(output: pathlib.Path) -> None:
 
 
 def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
-    """Writes ``results.json``, ``frontier.png`` and, with records, ``exits.png``.
+    """Writes ``results.json`` and the figures for which there is something to draw.
 
     Args:
       results: What ``evaluate`` returned.
-      output: Directory; made if it is not there.
+      output: Directory; made if it is not there. A figure that an earlier report left
+        and that this one has nothing for is removed.
 
     Returns:
-      The table to print.
+      The tables to print, and what has been written.
     """
     make_output(output)
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     write_text(output / "results.json", text)
-    figures.save_frontier(results, output / "frontier.png")
-    figures.save_exits(results, output / "exits.png")
-    return frontier.table(results)
+    written = ["results.json"]
+    for name, save in FIGURES.items():
+        if save(results, output / name):
+            written.append(name)
+        else:
+            (output / name).unlink(missing_ok=True)
+    listed = f"{', '.join(written[:-1])} and {written[-1]} are in {output}"
+    return f"{frontier.table(results)}\n\n{listed}"

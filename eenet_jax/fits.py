@@ -24,6 +24,7 @@ def fit_or_reuse(
     key: jax.Array,
     calibration: float,
     folder: pathlib.Path | None,
+    seed: int = 0,
 ) -> tuple[schedulers.Frontier, float, bool]:
     """Fits a scheduler, or reads the same fit back.
 
@@ -35,6 +36,8 @@ def fit_or_reuse(
       calibration: Likewise.
       folder: Where fits are kept, as NAME.npz, with what they came from in NAME.json;
         None to keep none.
+      seed: Which of several fits of the scheduler; those after the first are kept as
+        NAME_seed1 and so on.
 
     Returns:
       The frontier, the seconds that its fit took (then or now), and whether it was
@@ -43,7 +46,8 @@ def fit_or_reuse(
     if folder is None:
         return *_timed_fit(name, predictions, budgets, key, calibration), False
     origin = fingerprint(name, predictions, budgets, key, calibration)
-    file, note = folder / f"{name}.npz", folder / f"{name}.json"
+    stem = f"{name}_seed{seed}" if seed else name
+    file, note = folder / f"{stem}.npz", folder / f"{stem}.json"
     kept = _read_note(note)
     if kept.get("fingerprint") == origin and file.exists():
         try:

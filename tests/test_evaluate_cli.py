@@ -45,7 +45,7 @@ def names(folder: pathlib.Path) -> set[str]:
 
 
 REPORT = {"results.json", "frontier.png", "exits.png", "policies/msdnet.npz"}
-REPORT |= {"policies/msdnet.json"}
+REPORT |= {"classes.png", "policies/msdnet.json"}
 
 
 def test_report_goes_beside_the_predictions(root, file) -> None:

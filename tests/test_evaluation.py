@@ -43,53 +43,10 @@ def results(predictions, folder):
     return evaluation.evaluate(
         predictions,
         schedulers=["msdnet", "maxprob_opt"],
-        budgets=np.array([1.0, 1.9, 3.1, 9.0]),
+        budgets=np.array([1.0, 1.9, 3.0, 9.0]),
         key=jax.random.key(0),
         policies_dir=folder / "policies",
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "budgets"),
-    [
-        ("auto", np.linspace(1, 4, 20)),
-        ("2", [2]),
-        ("3,1.5,3", [1.5, 3]),
-        ("1:3:5", [1, 1.5, 2, 2.5, 3]),
-        ("2.5:4:1", [2.5]),
-    ],
-)
-def test_parse_budgets(text, budgets) -> None:
-    np.testing.assert_allclose(evaluation.parse_budgets(text, COSTS), budgets)
-
-
-@pytest.mark.parametrize(
-    "text", ["abc", "", "1,", "1:2", "1:2:0", "1:2:x", "1:2:2.5", "nan", "1,inf"]
-)
-def test_parse_budgets_names_the_flag_and_what_it_takes(text) -> None:
-    with pytest.raises(UserError, match=rf"--budgets={text} is not.*auto.*lo:hi:n"):
-        evaluation.parse_budgets(text, COSTS)
-
-
-def test_parse_schedulers(predictions) -> None:
-    names, left_out = evaluation.parse_schedulers("all", predictions)
-    assert {*names, *left_out} == set(schedulers.SCHEDULERS)
-    chosen = evaluation.parse_schedulers("eenet,msdnet,eenet", predictions)
-    assert chosen == (["eenet", "msdnet"], {})
-    with pytest.raises(UserError, match="'eenett' is unknown.*Did you mean 'eenet'"):
-        evaluation.parse_schedulers("msdnet,eenett", predictions)
-
-
-def test_schedulers_that_lack_something(predictions, monkeypatch) -> None:
-    def missing(name, _):
-        return "val_features" if name == "eenet" else None
-
-    monkeypatch.setattr(schedulers, "missing_evidence", missing)
-    names, left_out = evaluation.parse_schedulers("all", predictions)
-    assert "eenet" not in names and "msdnet" in names
-    assert left_out == {"eenet": "val_features"}
-    with pytest.raises(UserError, match="eenet needs val_features, which these"):
-        evaluation.parse_schedulers("eenet", predictions)
 
 
 def test_results_keep_the_contract(results, predictions) -> None:
@@ -99,7 +56,7 @@ def test_results_keep_the_contract(results, predictions) -> None:
         np.testing.assert_allclose(results["exit_accuracy"][part], expected)
     pairs = [(r["scheduler"], r["budget"]) for r in results["records"]]
     names = ("msdnet", "maxprob_opt")
-    assert pairs == [(name, b) for name in names for b in (1.0, 1.9, 3.1, 9.0)]
+    assert pairs == [(name, b) for name in names for b in (1.0, 1.9, 3.0, 9.0)]
     for record in results["records"]:
         assert record.keys() >= KEYS
         assert record["met"] is True and record["val_cost"] <= record["budget"] + 1e-9
@@ -148,7 +105,9 @@ def test_report_is_strict_json_and_figures(results, folder) -> None:
     table = evaluation.write_report(results, folder / "deep" / "eval")
     assert "msdnet" in table
     names = sorted(path.name for path in (folder / "deep" / "eval").iterdir())
-    assert names == ["exits.png", "frontier.png", "results.json"]
+    figures = ["classes.png", "comparison.png", "exits.png", "frontier.png"]
+    assert names == [*figures, "results.json"]
+    assert "frontier.png, exits.png, comparison.png and classes.png are in" in table
 
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
@@ -164,8 +123,88 @@ def test_without_schedulers_there_are_no_records(predictions, key, tmp_path) -> 
     low = np.array([0.1])  # budgets do not matter then
     results = evaluation.evaluate(predictions, schedulers=[], budgets=low, key=key)
     assert results["records"] == []
+    for name in ("comparison", "score_quality", "per_class"):
+        assert results[name] == {}
+    (tmp_path / "classes.png").write_bytes(b"of an earlier report")
     evaluation.write_report(results, tmp_path)
     assert (tmp_path / "exits.png").stat().st_size > 1000
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["exits.png", "frontier.png", "results.json"]
+
+
+def test_scores_and_classes_are_of_the_middle_budget(results, predictions) -> None:
+    names = ["msdnet", "maxprob_opt"]
+    for part in ("score_quality", "per_class"):
+        assert list(results[part]) == names
+    for name in names:
+        of_classes = results["per_class"][name]
+        assert of_classes["budget"] == 3.0  # the middle of the costs is 2.5
+        found = [r for r in results["records"] if r["scheduler"] == name]
+        record = next(r for r in found if r["budget"] == 3.0)
+        share = np.bincount(predictions.test.labels, minlength=4) / 300
+        assert share @ of_classes["accuracy"] == pytest.approx(record["test_accuracy"])
+        assert share @ of_classes["cost"] == pytest.approx(record["test_cost"])
+        fractions = share @ np.array(of_classes["exit_fraction"])
+        np.testing.assert_allclose(fractions, record["exit_fraction"])
+        quality = results["score_quality"][name]
+        assert quality.keys() == {"ece", "aurc", "failure_auroc"}
+        assert quality["aurc"] == sorted(quality["aurc"], reverse=True)
+
+
+def test_comparison_reads_off_the_records(results) -> None:
+    comparison = results["comparison"]
+    assert comparison["reference"] == "maxprob_opt" and comparison["seeds"] == 1
+    assert list(comparison["schedulers"]) == ["msdnet", "maxprob_opt"]
+    for name, found in comparison["schedulers"].items():
+        records = [r for r in results["records"] if r["scheduler"] == name]
+        cost, accuracy = (
+            [r[k] for r in records] for k in ("test_cost", "test_accuracy")
+        )
+        expected = np.interp(comparison["costs"]["points"], cost, accuracy)
+        np.testing.assert_allclose(found["points"]["accuracy"], expected)
+
+
+def test_random_mixture_starts_and_ends_at_the_exits(results) -> None:
+    alone, mixture = results["exit_accuracy"]["test"], results["random"]
+    assert mixture["budgets"] == results["clairvoyant"]["budgets"]
+    assert mixture["test_accuracy"][0] == pytest.approx(alone[0])
+    assert mixture["test_accuracy"][-1] == pytest.approx(max(alone))
+
+
+def test_further_seeds_leave_the_first_as_it_is(results, predictions, tmp_path) -> None:
+    again = evaluation.evaluate(
+        predictions,
+        schedulers=["msdnet", "maxprob_opt"],
+        budgets=np.array([1.0, 1.9, 3.0, 9.0]),
+        key=jax.random.key(0),
+        seeds=2,
+        policies_dir=tmp_path,
+    )
+    for part in ("score_quality", "per_class"):
+        assert again[part] == results[part]
+    for new, old in zip(again["records"], results["records"], strict=True):
+        assert {**new, "fit_seconds": 0.0} == {**old, "fit_seconds": 0.0}
+    assert again["comparison"]["seeds"] == 2
+    names = {path.name for path in tmp_path.glob("*.npz")}
+    fits = ("msdnet", "maxprob_opt", "msdnet_seed1", "maxprob_opt_seed1")
+    assert names == {f"{name}.npz" for name in fits}
+
+
+def test_a_largest_drop_and_a_saved_fit_compare_nothing(
+    results, predictions, folder, key, tmp_path
+) -> None:
+    dropped = evaluation.evaluate(
+        predictions, schedulers=["msdnet"], budgets=COSTS, key=key, max_drop=0.5
+    )
+    saved = folder / "policies" / "msdnet.npz"
+    applied = evaluation.apply_saved(saved, np.array([1.0, 3.0]), predictions)
+    assert applied["score_quality"]["msdnet"] == results["score_quality"]["msdnet"]
+    for found, count in ((dropped, 1), (applied, 2)):
+        assert len(found["records"]) == count and found["comparison"] == {}
+        assert list(found["per_class"]) == ["msdnet"]
+        evaluation.write_report(found, tmp_path)
+        assert not (tmp_path / "comparison.png").exists()
+    assert dropped["per_class"]["msdnet"]["budget"] == dropped["records"][0]["val_cost"]
 
 
 def test_output_that_is_a_file(tmp_path) -> None:

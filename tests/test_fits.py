@@ -19,7 +19,7 @@ def predictions() -> Predictions:
     return Predictions(split, split, np.array([1.0, 2.0]))
 
 
-def fit(predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,)):
+def fit(predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,), which=0):
     """One fit of msdnet's rule."""
     return fit_or_reuse(
         "msdnet",
@@ -28,6 +28,7 @@ def fit(predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,)):
         key=jax.random.key(seed),
         calibration=calibration,
         folder=folder,
+        seed=which,
     )
 
 
@@ -65,3 +66,15 @@ def test_damaged_fit_is_made_anew(predictions, tmp_path) -> None:
     (tmp_path / "msdnet.json").write_text("[")
     assert not fit(predictions, tmp_path)[2]
     assert fit(predictions, tmp_path)[2]
+
+
+def test_fits_of_several_seeds_are_kept_beside_each_other(
+    predictions, tmp_path
+) -> None:
+    for which in (0, 1, 2):
+        assert not fit(predictions, tmp_path, seed=which, which=which)[2]
+    names = {path.name for path in tmp_path.iterdir()}
+    stems = ("msdnet", "msdnet_seed1", "msdnet_seed2")
+    assert names == {f"{stem}.{end}" for stem in stems for end in ("npz", "json")}
+    for which in (0, 1, 2):
+        assert fit(predictions, tmp_path, seed=which, which=which)[2]

@@ -2,7 +2,7 @@
 
 import itertools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eenet_jax.files import replacing
@@ -14,33 +14,53 @@ UNITS = {
     "latency_ms": "ms",
     "energy_mj": "mJ",
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#332288")
-MARKERS = "osD^vP*"
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9",
+    "#E69F00", "#332288", "#882255", "#999933", "#44AA99",
+)  # fmt: skip
+MARKERS = "osD^vP*h<"  # of another number, so that pairs repeat late
 MAX_COLUMNS = 4  # schedulers side by side
 
 
-def _unit(results: Results) -> str:
+def unit(results: Results) -> str:
+    """Returns the costs' unit as axes name it."""
     return UNITS.get(results["cost_unit"], results["cost_unit"])
 
 
-def _save(figure: Any, path: pathlib.Path) -> None:
+def styles(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Returns each scheduler's colour and marker, the same in every figure."""
+    return {
+        name: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def save(figure: Any, path: pathlib.Path) -> None:
+    """Writes a PNG file whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
 
-def save_frontier(results: Results, path: pathlib.Path) -> None:
+def save_frontier(results: Results, path: pathlib.Path) -> bool:
     """Draws test accuracy against mean test cost.
 
-    All schedulers, the network cut to one exit, the full network's accuracy, and the
-    bound of a chooser that knows the answers.
+    All schedulers, the network cut to one exit, the full network's accuracy, the bound
+    of a chooser that knows the answers, and the best that one gets who ignores the
+    sample.
 
     Args:
       results: What ``evaluation.evaluate`` returned.
       path: The PNG file.
+
+    Returns:
+      True: there is always something to draw.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.8))
+    figure = Figure(figsize=(6.6, 4.8))
     axes = figure.add_subplot()
     alone = [100 * a for a in results["exit_accuracy"]["test"]]
     bound = results["clairvoyant"]
@@ -51,18 +71,26 @@ def save_frontier(results: Results, path: pathlib.Path) -> None:
         color="0.55",
         label="clairvoyant bound",
     )
+    mixture = results["random"]
+    axes.plot(
+        mixture["budgets"],
+        [100 * a for a in mixture["test_accuracy"]],
+        linestyle=":",
+        color="black",
+        linewidth=1.2,
+        label="random mixture of exits",
+    )
     axes.axhline(alone[-1], color="0.8", linewidth=1, zorder=0, label="full network")
     shown = list(alone)
     by_name = curves(results)
-    styles = zip(COLOURS * 3, MARKERS * 3, strict=True)
-    for (name, records), (colour, marker) in zip(by_name.items(), styles, strict=False):
+    style = styles(by_name)
+    for name, records in by_name.items():
         accuracy = [100 * r["test_accuracy"] for r in records]
         shown += accuracy
         axes.plot(
             [r["test_cost"] for r in records],
             accuracy,
-            color=colour,
-            marker=marker,
+            **style[name],
             markersize=4,
             linewidth=1.4,
             label=name,
@@ -79,16 +107,17 @@ def save_frontier(results: Results, path: pathlib.Path) -> None:
     top = max([*shown, *(100 * a for a in bound["test_accuracy"])])
     margin = 0.06 * max(top - min(shown), 1.0)
     axes.set_ylim(min(shown) - margin, top + margin)
-    axes.set_xlabel(f"mean cost per test sample, {_unit(results)}")
+    axes.set_xlabel(f"mean cost per test sample, {unit(results)}")
     axes.set_ylabel("test accuracy, %")
     axes.set_title("Accuracy against cost")
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    save(figure, path)
+    return True
 
 
-def save_exits(results: Results, path: pathlib.Path) -> None:
+def save_exits(results: Results, path: pathlib.Path) -> bool:
     """Draws, for each scheduler and budget, who leaves where and how right they are.
 
     Without records, the accuracy of every exit.
@@ -96,6 +125,9 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
     Args:
       results: What ``evaluation.evaluate`` returned.
       path: The PNG file.
+
+    Returns:
+      True: there is always something to draw.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
@@ -104,8 +136,8 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
     if not by_name:
         figure = Figure(figsize=(6, 4))
         _draw_exits(figure.add_subplot(), results["exit_accuracy"])
-        _save(figure, path)
-        return
+        save(figure, path)
+        return True
     num_exits = len(results["costs"])
     places = [0.08 + 0.84 * k / num_exits for k in range(num_exits)]
     colours = colormaps["viridis_r"](places)
@@ -121,7 +153,7 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
         _draw_shares(shares, records, colours)
         _draw_accuracies(accuracies, records, colours)
         shares.set_title(name)
-        accuracies.set_xlabel(f"budget, {_unit(results)}")
+        accuracies.set_xlabel(f"budget, {unit(results)}")
         accuracies.sharex(shares)
         accuracies.sharey(grid[1, 0])
         for axes in (shares, accuracies):
@@ -135,7 +167,8 @@ def save_exits(results: Results, path: pathlib.Path) -> None:
         handles, labels, loc="upper center", ncols=num_exits, frameon=False,
         bbox_to_anchor=(0.5, 1.02),
     )  # fmt: skip
-    _save(figure, path)
+    save(figure, path)
+    return True
 
 
 def _draw_exits(axes: Any, accuracy: Mapping[str, list[float]]) -> None:

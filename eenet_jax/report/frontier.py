@@ -18,7 +18,8 @@ def table(results: Results) -> str:
     """Formats the results for a terminal.
 
     The exits first, each alone; then one row a budget with every scheduler's test
-    accuracy and mean test cost, the most accurate marked.
+    accuracy and mean test cost, the most accurate marked; then the schedulers at equal
+    cost, and the quality of their scores.
     """
     unit = results["cost_unit"]
     exits = [["exit", f"cost, {unit}", "alone", "val %", "test %"]]
@@ -35,6 +36,10 @@ def table(results: Results) -> str:
             " * best of the row):",
             *_align(_budget_rows(by_name)),
         ]
+    if results.get("comparison"):
+        lines += ["", *_comparison(results["comparison"], unit)]
+    if results.get("score_quality"):
+        lines += ["", *_score_quality(results["score_quality"])]
     return "\n".join(lines)
 
 
@@ -51,6 +56,59 @@ def _budget_rows(by_name: Mapping[str, Any]) -> list[list[str]]:
         label = f"{records[0]['budget']:.4g}" if drop is None else f"drop {drop:g}"
         rows.append([label, *cells])
     return rows
+
+
+def _comparison(comparison: Mapping[str, Any], unit: str) -> list[str]:
+    """Formats accuracies at equal cost: a title and one row a scheduler."""
+    reference, seeds = comparison["reference"], comparison["seeds"]
+    costs = [f"@ {cost:.4g}" for cost in comparison["costs"]["points"]]
+    several = seeds > 1
+    spread = ["lowest to highest"] if several else []
+    rows = [["scheduler", *costs, "mean", *spread, f"mean less {reference} [95 %]"]]
+    for name, found in comparison["schedulers"].items():
+        mean = found["points_mean"]
+        rows.append(
+            [name, *map(_pct, [*found["points"]["accuracy"], mean["accuracy"]])]
+        )
+        if several:
+            rows[-1].append(f"{_pct(mean['lowest'])} to {_pct(mean['highest'])}")
+        low, high = (_signed(end) for end in mean["interval"])
+        difference = f"{_signed(mean['difference'])} [{low}, {high}]"
+        rows[-1].append("-" if name == reference else difference)
+    fits = f", mean of {seeds} fits" if several else ""
+    return [
+        f"At equal mean test cost in {unit} (25, 50, 75 % of the range): test accuracy "
+        f"in %{fits}:",
+        *_align(rows),
+    ]
+
+
+def _score_quality(quality: Mapping[str, Any]) -> list[str]:
+    """Formats the scores' quality: a title and one row a scheduler."""
+    columns = {
+        "AURC x1000": ("aurc", 1000, "3.0f"),
+        "failure AUROC": ("failure_auroc", 1, "5.3f"),
+        "ECE %": ("ece", 100, "4.1f"),
+    }
+    rows = [["scheduler", *columns]]
+    for name, found in quality.items():
+        cells = (
+            " ".join(
+                "-".rjust(int(form[0])) if v is None else f"{scale * v:{form}}"
+                for v in found[key]
+            )
+            for key, scale, form in columns.values()
+        )
+        rows.append([name, *cells])
+    return [
+        "Score quality on the test part, exit by exit, at the middle budget (a score "
+        "that is the same for all has AUROC 0.5):",
+        *_align(rows),
+    ]
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.2f}"
 
 
 def _pct(share: float) -> str:

@@ -52,3 +52,57 @@ def test_table_columns_stand_under_their_heads() -> None:
 def test_table_without_records_has_the_exits_only() -> None:
     text = frontier.table({**RESULTS, "records": []})
     assert "Every exit" in text and "budget" not in text
+
+
+def _summary(accuracy: list[float], difference: float) -> dict:
+    mean = sum(accuracy) / len(accuracy)
+    return {
+        "points": {"accuracy": accuracy},
+        "points_mean": {
+            "accuracy": mean,
+            "lowest": mean - 0.01,
+            "highest": mean + 0.01,
+            "difference": difference,
+            "interval": [difference - 0.002, difference + 0.003],
+        },
+    }
+
+
+def _comparison(seeds: int) -> dict:
+    return {
+        "reference": "slow",
+        "seeds": seeds,
+        "costs": {"points": [1.375, 1.75, 2.125]},
+        "schedulers": {
+            "slow": _summary([0.5, 0.6, 0.7], 0.0),
+            "quick": _summary([0.51, 0.61, 0.71], 0.01),
+        },
+    }
+
+
+def test_table_of_equal_cost() -> None:
+    text = frontier.table({**RESULTS, "comparison": _comparison(1)})
+    lines = [line.split() for line in text.splitlines()]
+    head = ["scheduler", *"@ 1.375 @ 1.75 @ 2.125 mean mean less slow [95 %]".split()]
+    assert head in lines
+    assert ["slow", "50.00", "60.00", "70.00", "60.00", "-"] in lines
+    row = ["quick", "51.00", "61.00", "71.00", "61.00", "+1.00", "[+0.80,", "+1.30]"]
+    assert row in lines
+    several = frontier.table({**RESULTS, "comparison": _comparison(3)})
+    assert "mean of 3 fits" in several and "60.00 to 62.00" in several
+
+
+def test_table_of_score_quality() -> None:
+    quality = {
+        "quick": {
+            "ece": [0.155, 0.01],
+            "aurc": [0.2, 0.1],
+            "failure_auroc": [0.8, None],
+        },
+        "slow": {"ece": [None, None], "aurc": [0.3, 0.2], "failure_auroc": [0.5, 0.75]},
+    }
+    text = frontier.table({**RESULTS, "score_quality": quality})
+    lines = [line.split() for line in text.splitlines()]
+    assert ["quick", "200", "100", "0.800", "-", "15.5", "1.0"] in lines
+    assert ["slow", "300", "200", "0.500", "0.750", "-", "-"] in lines
+    assert max(map(len, text.splitlines())) <= 120

@@ -37,17 +37,30 @@ def test_table_has_every_scheduler_and_budget(report) -> None:
     budgets, table, _ = report
     lines = [line.split() for line in table.splitlines()]
     head = lines.index(["budget", *NAMES])
-    assert [line[0] for line in lines[head + 1 :]] == [f"{b:.4g}" for b in budgets]
+    end = head + 1 + len(budgets)
+    assert [line[0] for line in lines[head + 1 : end]] == [f"{b:.4g}" for b in budgets]
+    assert lines[end] == []
     assert "foos" in table
-    for row in table.splitlines()[head + 1 :]:
+    for row in table.splitlines()[head + 1 : end]:
         assert row.count("@") == len(NAMES) and "*" in row
 
 
-@pytest.mark.parametrize("name", ["frontier.png", "exits.png"])
+def test_table_goes_on_with_equal_cost_and_scores(report) -> None:
+    lines = report[1].splitlines()
+    for title in ("At equal mean test cost", "Score quality"):
+        start = next(i for i, line in enumerate(lines) if line.startswith(title))
+        rows = lines[start + 2 : start + 2 + len(NAMES)]
+        assert [row.split()[0] for row in rows] == NAMES
+        assert max(map(len, [lines[start], *rows])) <= 120
+
+
+@pytest.mark.parametrize(
+    "name", ["frontier.png", "exits.png", "comparison.png", "classes.png"]
+)
 def test_figure_can_be_opened(report, name) -> None:
     with Image.open(report[2] / name) as image:
         assert image.format == "PNG"
-        assert min(image.size) > 500
+        assert min(image.size) > 300
         pixels = np.asarray(image.convert("RGB"))  # decodes all of it
     assert pixels.shape[2] == 3
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # something is drawn

@@ -1,0 +1,88 @@
+"""Replays policies on predictions and measures what they do."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from eenet_jax import metrics
+from eenet_jax.predictions import Predictions, Split
+from eenet_jax.runtime.simulate import Decisions, simulate
+from eenet_jax.schedulers.policy import Policy
+
+Chosen = Iterable[tuple[float | None, Policy]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What the policies of one fit, one for each of Q budgets, did.
+
+    Attributes:
+      records: One a budget, as in ``results.json``.
+      exits: Exits taken on the test part, uint8 or wider, ``[Q, N]``.
+      middle: Of the policy whose budget is nearest to the middle of the cost range:
+        ``score_quality`` and ``per_class`` as in ``results.json``.
+    """
+
+    records: list[dict[str, Any]]
+    exits: np.ndarray
+    middle: dict[str, dict[str, Any]]
+
+
+def measure(
+    chosen: Chosen, predictions: Predictions, added: Mapping[str, Any]
+) -> Measured:
+    """Replays policies; a budget of None stands for the policy's validation cost."""
+    costs, test = predictions.costs, predictions.test
+    middle_cost = (costs[0] + costs[-1]) / 2
+    records, exits, nearest, middle = [], [], np.inf, {}
+    for budget, policy in chosen:
+        record, on_test = _record(predictions, policy, budget)
+        records.append({**added, **record})
+        exits.append(on_test.exit_index.astype(np.min_scalar_type(len(costs))))
+        if abs(record["budget"] - middle_cost) < nearest:
+            nearest = abs(record["budget"] - middle_cost)
+            middle = policy, on_test, record["budget"]
+    policy, on_test, budget = middle
+    correct = test.correct
+    of_classes = metrics.per_class(
+        on_test.exit_index, correct, test.labels, costs, predictions.num_classes
+    )
+    quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
+    found = {"score_quality": quality, "per_class": {"budget": budget, **of_classes}}
+    return Measured(records, np.stack(exits), found)
+
+
+def _record(
+    predictions: Predictions, policy: Policy, budget: float | None
+) -> tuple[dict[str, Any], Decisions]:
+    """Returns the record, and what the policy did on the test part."""
+    val, test = predictions.val, predictions.test
+    on_val = simulate(policy, val, predictions.costs)
+    on_test = simulate(policy, test, predictions.costs)
+    budget = on_val.mean_cost if budget is None else budget
+    record = {
+        "budget": budget,
+        "val_accuracy": on_val.accuracy(val.labels),
+        "val_cost": on_val.mean_cost,
+        "test_accuracy": on_test.accuracy(test.labels),
+        "test_cost": on_test.mean_cost,
+        "met": bool(on_val.mean_cost <= budget * (1 + 1e-9)),
+        "thresholds": [_number(t) for t in np.asarray(policy.thresholds)],
+        "exit_fraction": on_test.exit_fraction.tolist(),
+        "accuracy_where_taken": _accuracy_where_taken(on_test, test),
+    }
+    return record, on_test
+
+
+def _accuracy_where_taken(decisions: Decisions, split: Split) -> list[float | None]:
+    """Accuracy of the samples that left at each exit; None where nobody did."""
+    right = decisions.labels == split.labels
+    taken = [decisions.exit_index == k for k in range(len(decisions.scores))]
+    return [float(right[t].mean()) if t.any() else None for t in taken]
+
+
+def _number(value: float) -> float | str:
+    """Returns a threshold as JSON can hold it."""
+    return float(value) if np.isfinite(value) else str(float(value))

@@ -1,0 +1,69 @@
+"""Reads the flags of ``evaluate.py`` that take lists."""
+
+import numpy as np
+
+from eenet_jax import schedulers as schedulers_lib
+from eenet_jax.errors import UserError
+from eenet_jax.predictions import Predictions
+
+NUM_AUTO_BUDGETS = 20
+
+
+def parse_budgets(text: str, costs: np.ndarray) -> np.ndarray:
+    """Reads ``--budgets``.
+
+    Args:
+      text: "auto" (20 values from the first to the last cost), "x,y,..." or "lo:hi:n"
+        (n values, both ends included).
+      costs: ``[K]``.
+
+    Returns:
+      Budgets, float64, rising.
+
+    Raises:
+      UserError: If the text is none of these.
+    """
+    if text == "auto":
+        return np.linspace(costs[0], costs[-1], NUM_AUTO_BUDGETS)
+    try:
+        if ":" in text:
+            low, high, count = text.split(":")
+            if int(count) < 1:
+                raise ValueError
+            budgets = np.linspace(float(low), float(high), int(count))
+        else:
+            budgets = np.array([float(part) for part in text.split(",")])
+        if not np.isfinite(budgets).all():
+            raise ValueError
+    except ValueError:
+        raise UserError(
+            f"--budgets={text} is not understood; give auto, numbers as in 1.5,2,3.25, "
+            "or lo:hi:n for n numbers from lo to hi"
+        ) from None
+    return np.unique(budgets)
+
+
+def parse_schedulers(
+    text: str, predictions: Predictions
+) -> tuple[list[str], dict[str, str]]:
+    """Reads ``--scheduler``.
+
+    Args:
+      text: Names with commas between, or "all": those that these predictions suffice
+        for.
+      predictions: What there is.
+
+    Returns:
+      The schedulers to fit, and those that "all" leaves out with what they lack.
+
+    Raises:
+      UserError: If a name is unknown or names a scheduler that lacks something.
+    """
+    every = list(schedulers_lib.SCHEDULERS)
+    names = every if text == "all" else list(dict.fromkeys(text.split(",")))
+    lacks = {n: schedulers_lib.missing_evidence(n, predictions) for n in names}
+    lacks = {name: lack for name, lack in lacks.items() if lack}
+    if lacks and text != "all":
+        listed = "; ".join(f"{name} needs {lack}" for name, lack in lacks.items())
+        raise UserError(f"--scheduler={text}: {listed}, which these predictions lack")
+    return [name for name in names if name not in lacks], lacks
