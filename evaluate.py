@@ -54,6 +54,18 @@ _MAX_DROP = flags.DEFINE_float(
     "Instead of budgets: the cheapest policy whose accuracy on new data is at most "
     "this far below the last exit's, e.g. 0.005, with --confidence (0.95 by default).",
 )
+_TEMPERATURE = flags.DEFINE_boolean(
+    "temperature",
+    False,
+    "Divide each exit's logits by a temperature fitted to the validation part before "
+    "a scheduler sees them.",
+)
+_ENSEMBLE = flags.DEFINE_boolean(
+    "ensemble",
+    False,
+    "Let every exit answer with the mean of its probabilities and those of all exits "
+    "before it; with --temperature, of the tempered ones.",
+)
 _POLICY = flags.DEFINE_string(
     "policy", None, "Apply this saved policy or fit (a file of policies/); fit nothing."
 )
@@ -92,6 +104,13 @@ def main(argv: Sequence[str]) -> None:
             raise errors.UserError(
                 f"--seeds={_SEEDS.value} cannot be given with --{flag.name}, which "
                 "compares nothing; leave it out"
+            )
+
+    for flag in (_TEMPERATURE, _ENSEMBLE):
+        if flag.value and _POLICY.value is not None:
+            raise errors.UserError(
+                f"--{flag.name} cannot be given with --policy, whose file says whether "
+                "logits are adjusted; leave it out"
             )
 
     import jax  # JAX starts only once the flags are read
@@ -142,6 +161,8 @@ def main(argv: Sequence[str]) -> None:
         max_drop=_MAX_DROP.value,
         seeds=_SEEDS.value,
         policies_dir=policies,
+        temperature=_TEMPERATURE.value,
+        ensemble=_ENSEMBLE.value,
     )
     results["cost_details"] = details
     for name, lack in left_out.items():

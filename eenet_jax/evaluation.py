@@ -17,6 +17,7 @@ from eenet_jax.fits import fit_or_reuse
 from eenet_jax.measure import Chosen, Measured, measure
 from eenet_jax.predictions import Predictions
 from eenet_jax.report import classes, comparison, figures, frontier
+from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.writers import Progress
 
@@ -41,6 +42,8 @@ def evaluate(
     max_drop: float | None = None,
     seeds: int = 1,
     policies_dir: pathlib.Path | None = None,
+    temperature: bool = False,
+    ensemble: bool = False,
 ) -> dict[str, Any]:
     """Fits each scheduler and measures it for each budget.
 
@@ -58,6 +61,8 @@ def evaluate(
         all.
       policies_dir: Where each scheduler's fit is kept; one that is there and depends on
         nothing that has changed is used again.
+      temperature: See ``schedulers.fit``.
+      ensemble: Likewise.
 
     Returns:
       What ``results.json`` holds (README), ready for ``json.dumps``.
@@ -77,6 +82,7 @@ def evaluate(
         confidence = DROP_CONFIDENCE
     progress = Progress(len(schedulers) * seeds, 0, "fit")
     measured: dict[str, list[Measured]] = {name: [] for name in schedulers}
+    adjustment = None  # it depends on the data only: all fits have the same
     for name in schedulers:
         for seed in range(seeds):
             fitted, seconds, reused = fit_or_reuse(
@@ -87,7 +93,10 @@ def evaluate(
                 calibration=0.0 if confidence is None else HELD_OUT_SHARE,
                 folder=policies_dir,
                 seed=seed,
+                temperature=temperature,
+                ensemble=ensemble,
             )
+            adjustment = fitted.adjustment
             added = {"scheduler": name, "fit_seconds": seconds}
             if max_drop is None:
                 chosen = policies_for(fitted, budgets, confidence)
@@ -100,11 +109,12 @@ def evaluate(
             which = f"{name}, seed {seed}" if seed else name
             progress.line(f"{which}: {source} in {seconds:.1f} s")
     progress.close()
-    results = _results(predictions, {n: m[0] for n, m in measured.items()})
+    firsts = {name: of_seeds[0] for name, of_seeds in measured.items()}
+    results = _results(predictions, firsts, adjustment)
     if max_drop is None:
         results["comparison"] = compare(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
-            predictions.test.correct,
+            adjust_split(adjustment, predictions.test).correct,
             costs,
             limit=budgets.max(),
         )
@@ -117,22 +127,28 @@ def _fit_key(key: jax.Array, name: str, seed: int) -> jax.Array:
 
 
 def _results(
-    predictions: Predictions, measured: Mapping[str, Measured]
+    predictions: Predictions,
+    measured: Mapping[str, Measured],
+    adjustment: schedulers_lib.Adjustment | None,
 ) -> dict[str, Any]:
+    """Builds the results; the bounds are for the exits' adjusted answers."""
     costs, test = predictions.costs, predictions.test
     alone = {
         part: getattr(predictions, part).correct.mean(axis=1)
         for part in ("val", "test")
     }
+    adjusted = adjust_split(adjustment, test)
+    answers = adjusted.correct.mean(axis=1)
     budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
     bounds = {
-        "clairvoyant": clairvoyant(test, costs, budgets),
-        "random": random_mixture(alone["test"], costs, budgets),
+        "clairvoyant": clairvoyant(adjusted, costs, budgets),
+        "random": random_mixture(answers, costs, budgets),
     }
     return {
         "cost_unit": predictions.cost_unit,
         "costs": costs.tolist(),
         "exit_accuracy": {part: values.tolist() for part, values in alone.items()},
+        "adjustment": _adjustment_record(adjustment),
         "single_exit_costs": single_exit_costs(predictions).tolist(),
         **{
             name: {"budgets": budgets.tolist(), "test_accuracy": values.tolist()}
@@ -144,6 +160,18 @@ def _results(
             part: {name: m.middle[part] for name, m in measured.items()}
             for part in ("score_quality", "per_class")
         },
+    }
+
+
+def _adjustment_record(
+    adjustment: schedulers_lib.Adjustment | None,
+) -> dict[str, Any]:
+    temperature = getattr(adjustment, "temperature", None)
+    if temperature is not None:
+        temperature = np.asarray(temperature, np.float64).tolist()
+    return {
+        "temperature": temperature,
+        "ensemble": adjustment is not None and adjustment.ensemble,
     }
 
 
@@ -178,7 +206,8 @@ def apply_saved(
     if isinstance(saved, schedulers_lib.Frontier):
         chosen = policies_for(saved, budgets)
     added = {"scheduler": path.stem, "fit_seconds": 0.0}
-    return _results(predictions, {path.stem: measure(chosen, predictions, added)})
+    measured = {path.stem: measure(chosen, predictions, added)}
+    return _results(predictions, measured, saved.adjustment)
 
 
 def single_exit_costs(predictions: Predictions) -> np.ndarray:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ def fit_or_reuse(
     calibration: float,
     folder: pathlib.Path | None,
     seed: int = 0,
+    temperature: bool = False,
+    ensemble: bool = False,
 ) -> tuple[schedulers.Frontier, float, bool]:
     """Fits a scheduler, or reads the same fit back.
 
@@ -38,14 +41,21 @@ def fit_or_reuse(
         None to keep none.
       seed: Which of several fits of the scheduler; those after the first are kept as
         NAME_seed1 and so on.
+      temperature: See ``schedulers.fit``.
+      ensemble: Likewise.
 
     Returns:
       The frontier, the seconds that its fit took (then or now), and whether it was
       read back.
     """
+    options = {
+        "calibration": calibration,
+        "temperature": temperature,
+        "ensemble": ensemble,
+    }
     if folder is None:
-        return *_timed_fit(name, predictions, budgets, key, calibration), False
-    origin = fingerprint(name, predictions, budgets, key, calibration)
+        return *_timed_fit(name, predictions, budgets, key, options), False
+    origin = fingerprint(name, predictions, budgets, key, options)
     stem = f"{name}_seed{seed}" if seed else name
     file, note = folder / f"{stem}.npz", folder / f"{stem}.json"
     kept = _read_note(note)
@@ -54,7 +64,7 @@ def fit_or_reuse(
             return schedulers.Frontier.load(file), float(kept["fit_seconds"]), True
         except UserError:
             pass  # damaged: fit anew
-    frontier, seconds = _timed_fit(name, predictions, budgets, key, calibration)
+    frontier, seconds = _timed_fit(name, predictions, budgets, key, options)
     note.unlink(missing_ok=True)  # it must never stand beside another fit
     frontier.save(file)
     content = {"scheduler": name, "fingerprint": origin, "fit_seconds": seconds}
@@ -67,10 +77,14 @@ def fingerprint(
     predictions: Predictions,
     budgets: np.ndarray,
     key: jax.Array,
-    calibration: float,
+    options: Mapping[str, Any],
 ) -> str:
-    """Returns a hash of all that a fit depends on, this package's version included."""
-    settled = (name, eenet_jax.__version__, calibration, predictions.cost_unit)
+    """Returns a hash of all that a fit depends on, this package's version included.
+
+    ``options`` are the other arguments of ``schedulers.fit``.
+    """
+    chosen = sorted(options.items())
+    settled = (name, eenet_jax.__version__, chosen, predictions.cost_unit)
     digest = hashlib.sha256(repr(settled).encode())
     val = predictions.val
     arrays = (budgets, jax.random.key_data(key), predictions.costs)
@@ -81,11 +95,9 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _timed_fit(name, predictions, budgets, key, calibration):
+def _timed_fit(name, predictions, budgets, key, options):
     start = time.perf_counter()
-    frontier = schedulers.fit(
-        name, predictions, budgets=budgets, key=key, calibration=calibration
-    )
+    frontier = schedulers.fit(name, predictions, budgets=budgets, key=key, **options)
     return frontier, time.perf_counter() - start
 
 

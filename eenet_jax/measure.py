@@ -9,6 +9,7 @@ import numpy as np
 from eenet_jax import metrics
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.simulate import Decisions, simulate
+from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.policy import Policy
 
 Chosen = Iterable[tuple[float | None, Policy]]
@@ -45,7 +46,7 @@ def measure(
             nearest = abs(record["budget"] - middle_cost)
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
-    correct = test.correct
+    correct = adjust_split(policy.adjustment, test).correct
     of_classes = metrics.per_class(
         on_test.exit_index, correct, test.labels, costs, predictions.num_classes
     )

@@ -76,6 +76,28 @@ def test_two_schedulers(run, file) -> None:
         assert frontier.cost_unit == "foos"
 
 
+def test_temperature_and_ensemble(run, file) -> None:
+    def results(*flags: str) -> dict:
+        given = ["--scheduler=msdnet", "--budgets=1,2,4", f"--predictions={file}"]
+        assert run(*given, *flags)[0] == 0
+        return json.loads((file.parent / "some_eval" / "results.json").read_text())
+
+    plain = results()
+    assert plain["adjustment"] == {"temperature": None, "ensemble": False}
+    both = results("--temperature", "--ensemble")
+    assert len(both["adjustment"]["temperature"]) == 3
+    assert all(0.05 <= t <= 20 for t in both["adjustment"]["temperature"])
+    assert both["adjustment"]["ensemble"] is True
+    for part in ("exit_accuracy", "costs"):
+        assert both[part] == plain[part]
+    policy = file.parent / "some_eval" / "policies" / "msdnet.npz"
+    applied = results(f"--policy={policy}")
+    assert applied["adjustment"] == both["adjustment"]
+    for one, other in zip(applied["records"], both["records"], strict=True):
+        assert one["test_accuracy"] == other["test_accuracy"]
+        assert one["exit_fraction"] == other["exit_fraction"]
+
+
 MISTAKES = [
     (["--predictions={}", "--budget=2"], "Unknown command line flag 'budget'"),
     (["--predictions={}", "stray"], "unexpected argument 'stray'"),
@@ -85,6 +107,7 @@ MISTAKES = [
     (["--predictions={}", "--seed=-1"], "--seed=-1"),
     (["--workdir={}/below"], "holds no run"),
     (["--workdir=x", "--predictions={}"], "give either --workdir=DIR or"),
+    (["--predictions={}", "--policy=x", "--ensemble"], "--ensemble cannot be given"),
 ]
 
 

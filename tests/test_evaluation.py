@@ -9,6 +9,7 @@ import pytest
 from eenet_jax import evaluation, schedulers
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers.adjust import adjust_split
 
 COSTS = np.array([1.0, 2.0, 4.0])
 KEYS = {
@@ -117,6 +118,38 @@ def test_report_is_strict_json_and_figures(results, folder) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         evaluation.write_report({**results, "costs": [np.nan]}, folder / "deep/eval")
     assert (folder / "deep" / "eval" / "results.json").read_text() == text
+
+
+def test_adjusted_answers_are_measured(results, predictions, key) -> None:
+    found = evaluation.evaluate(
+        predictions,
+        schedulers=["maxprob_opt"],
+        budgets=np.array([1.0, 1.9, 3.0, 9.0]),
+        key=key,
+        ensemble=True,
+    )
+    assert results["adjustment"] == {"temperature": None, "ensemble": False}
+    assert found["adjustment"] == {"temperature": None, "ensemble": True}
+    assert found["exit_accuracy"] == results["exit_accuracy"]
+    split = adjust_split(schedulers.Adjustment(None, True, 4), predictions.test)
+    assert (split.correct != predictions.test.correct).any()
+    records = found["records"]
+    for record in records:
+        assert record["met"] is True
+        share = np.array(record["exit_fraction"])
+        if share.max() == 1:
+            expected = split.correct[share.argmax()].mean()
+            assert record["test_accuracy"] == pytest.approx(expected)
+    cost, accuracy = ([r[n] for r in records] for n in ("test_cost", "test_accuracy"))
+    points = found["comparison"]["schedulers"]["maxprob_opt"]["points"]["accuracy"]
+    expected = np.interp(found["comparison"]["costs"]["points"], cost, accuracy)
+    np.testing.assert_allclose(points, expected)
+    of_classes = found["per_class"]["maxprob_opt"]
+    share = np.bincount(predictions.test.labels, minlength=4) / 300
+    middle = next(r for r in records if r["budget"] == of_classes["budget"])
+    assert share @ of_classes["accuracy"] == pytest.approx(middle["test_accuracy"])
+    bound = found["clairvoyant"]["test_accuracy"][-1]
+    assert bound == pytest.approx(split.correct.any(axis=0).mean())
 
 
 def test_without_schedulers_there_are_no_records(predictions, key, tmp_path) -> None:

@@ -19,7 +19,9 @@ def predictions() -> Predictions:
     return Predictions(split, split, np.array([1.0, 2.0]))
 
 
-def fit(predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,), which=0):
+def fit(
+    predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,), which=0, **options
+):
     """One fit of msdnet's rule."""
     return fit_or_reuse(
         "msdnet",
@@ -29,6 +31,7 @@ def fit(predictions, folder, *, seed=0, calibration=0.0, budgets=(1.5,), which=0
         calibration=calibration,
         folder=folder,
         seed=which,
+        **options,
     )
 
 
@@ -51,6 +54,10 @@ def test_any_change_fits_anew(predictions, tmp_path) -> None:
     assert not fit(predictions, tmp_path, seed=1)[2]
     assert not fit(predictions, tmp_path, calibration=0.5)[2]
     assert not fit(predictions, tmp_path, budgets=(1.5, 1.7))[2]
+    assert not fit(predictions, tmp_path, temperature=True)[2]
+    assert not fit(predictions, tmp_path, ensemble=True)[2]
+    frontier, _, reused = fit(predictions, tmp_path, ensemble=True)
+    assert reused and frontier.adjustment.ensemble
 
 
 def test_test_part_makes_no_difference(predictions, tmp_path) -> None:

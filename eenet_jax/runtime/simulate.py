@@ -18,7 +18,7 @@ class Decisions:
 
     Attributes:
       exit_index: Exit taken, int32 ``[N]``.
-      labels: Class answered there, int32 ``[N]``.
+      labels: Class answered there, of the policy's outputs, int32 ``[N]``.
       scores: Scores at all exits, ``[K, N]``; those after the exit taken are what the
         policy would have said.
       cost: Cost of each sample, float64 ``[N]``.
@@ -50,6 +50,7 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
 
     A sample is charged ``costs[exit]``: the backbone up to the exit it takes and the
     heads of all exits up to there, since every policy tests every exit it passes.
+    Adjusting the logits costs nothing: averaging C numbers is nothing against a stage.
 
     Args:
       policy: K exits.
@@ -57,7 +58,8 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
       costs: Cumulative cost up to each exit, ``[K]``.
 
     Raises:
-      UserError: If policy, split and costs do not agree on the number of exits.
+      UserError: If policy, split and costs do not agree on the number of exits, or an
+        adjusted policy and the split on the number of classes.
     """
     counts = {policy.num_exits, len(split.logits), len(costs)}
     if len(counts) > 1:
@@ -65,6 +67,14 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
             f"the policy has {policy.num_exits} exits, the predictions "
             f"{len(split.logits)} and the costs {len(costs)}; fit the policy on "
             "predictions of this network"
+        )
+    adjustment = policy.adjustment
+    num_classes = split.logits.shape[-1]
+    if adjustment is not None and adjustment.num_classes != num_classes:
+        raise UserError(
+            f"the policy was fitted for {adjustment.num_classes} classes, the "
+            f"predictions have {num_classes}; fit the policy on predictions of this "
+            "network"
         )
     exit_index, labels, scores = jax.device_get(_replay(policy, split.logits))
     return Decisions(exit_index, labels, scores, np.asarray(costs)[exit_index])
@@ -74,6 +84,6 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
 def _replay(policy: Policy, logits: jax.Array):
     scores = policy.scores(logits)
     exit_index = first_exit(scores, policy.thresholds)
-    answers = jnp.argmax(logits, axis=-1)  # [K, N]
+    answers = jnp.argmax(policy.outputs(logits), axis=-1)  # [K, N]
     answer = jnp.take_along_axis(answers, exit_index[None], axis=0)[0]
     return exit_index, answer.astype(jnp.int32), scores

@@ -6,6 +6,7 @@
 
 import dataclasses
 import difflib
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -14,13 +15,22 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays
-from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers import eenet, geometric, lagrangian, maxprob_opt, pabee
+from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers import (
+    eenet,
+    eenet_published,
+    geometric,
+    lagrangian,
+    maxprob_opt,
+    pabee,
+)
+from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.policy import Policy, load_policy, save_policy
 
 __all__ = [
     "SCHEDULERS",
+    "Adjustment",
     "Frontier",
     "Policy",
     "fit",
@@ -40,6 +50,7 @@ SCHEDULERS = {
     "eenet": eenet.fit,
     "lagrangian": lagrangian.fit,
 }
+VARIANTS = {"eenet": eenet.VARIANTS, "lagrangian": lagrangian.VARIANTS}
 
 
 def fit(
@@ -49,29 +60,53 @@ def fit(
     budgets: Sequence[float] | None = None,
     key: jax.Array,
     calibration: float = 0.0,
+    temperature: bool = False,
+    ensemble: bool = False,
 ) -> Frontier:
     """Fits a scheduler on the validation part of ``predictions``.
 
+    Adjustments of the logits are fitted first, and the scheduler to what they give; the
+    policies bring them along and take the network's own logits. They cost nothing:
+    averaging C numbers is nothing against a stage.
+
     Args:
-      name: One of ``SCHEDULERS``.
+      name: One of ``SCHEDULERS``, or "NAME:VARIANT" for one of its ``VARIANTS``.
       predictions: The test part is not looked at.
       budgets: Mean costs per sample of particular interest; 20 values over the cost
         range by default. The frontier serves every budget all the same.
       key: Of the fit's randomness.
       calibration: Share of the validation part, in [0, 1), that is held out of the fit
         for guarantees (``for_budget`` with ``confidence``, ``for_drop``).
+      temperature: Divide each exit's logits by a temperature fitted to the rows that
+        the scheduler is fitted to.
+      ensemble: Let exit k answer with the mean of the probabilities of exits 0..k.
 
     Raises:
       UserError: If the name is unknown, or a share of the samples is too small.
     """
     check_name(name)
+    base, _, variant = name.partition(":")
+    fit_on = functools.partial(
+        SCHEDULERS[base], **({"variant": variant} if variant else {})
+    )
     costs = predictions.costs
     if budgets is None:
         budgets = np.linspace(costs[0], costs[-1], 20)
     budgets = np.asarray(budgets, np.float64)
-    if not calibration:
-        return SCHEDULERS[name](predictions, budgets=budgets, key=key)
-    num_samples = len(predictions.val.labels)
+    held, rest = None, predictions.val
+    if calibration:
+        held, rest = _hold_out(predictions.val, calibration)
+    adjustment = fit_adjustment(rest, temperature=temperature, ensemble=ensemble)
+    rest = adjust_split(adjustment, rest)
+    fitted_on = dataclasses.replace(predictions, val=rest)
+    frontier = fit_on(fitted_on, budgets=budgets, key=key)
+    frontier = dataclasses.replace(frontier, adjustment=adjustment)
+    return frontier if held is None else frontier.calibrate(held, costs)
+
+
+def _hold_out(split: Split, calibration: float) -> tuple[Split, Split]:
+    """Draws the samples held out for guarantees; returns them and the others."""
+    num_samples = split.num_samples
     num_held = round(calibration * num_samples)
     if not 0 < num_held < num_samples:
         raise UserError(
@@ -80,25 +115,29 @@ def fit(
         )
     order = np.random.default_rng(HELD_OUT_SEED).permutation(num_samples)
     held, rest = np.sort(order[:num_held]), np.sort(order[num_held:])
-    fitted_on = dataclasses.replace(predictions, val=predictions.val.take(rest))
-    frontier = SCHEDULERS[name](fitted_on, budgets=budgets, key=key)
-    return frontier.calibrate(predictions.val.take(held), costs)
+    return split.take(held), split.take(rest)
 
 
 def load(path: str | pathlib.Path) -> Policy | Frontier:
-    """Reads a saved policy or a saved frontier, whichever the file holds.
+    """Reads a saved policy or frontier, or a scheduler that EENet's authors released.
 
     Raises:
-      UserError: If it holds neither.
+      UserError: If the file holds none of these.
     """
     arrays = load_arrays(pathlib.Path(path))
+    if "exit0_q_class" in arrays:
+        return eenet_published.from_released(arrays)
     return Frontier.load(path) if "member" in arrays else load_policy(path)
 
 
 def check_name(name: str) -> None:
     """Raises a ``UserError`` with the choices if there is no such scheduler."""
-    if name in SCHEDULERS:
-        return
+    base, _, variant = name.partition(":")
+    if base in SCHEDULERS:
+        if ":" not in name or variant in VARIANTS.get(base, ()):
+            return
+        choices = [f"{base}:{v}" for v in VARIANTS.get(base, ())] or [base]
+        raise UserError(f"--scheduler={name!r} is unknown; choose from {choices}")
     close = difflib.get_close_matches(name, SCHEDULERS, 1)
     hint = f". Did you mean {close[0]!r}?" if close else ""
     raise UserError(

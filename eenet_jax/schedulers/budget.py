@@ -11,11 +11,12 @@ import numpy as np
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers import adjust as adjust_lib
 from eenet_jax.schedulers import calibration as calibration_lib
 from eenet_jax.schedulers import thresholds as thresholds_lib
 from eenet_jax.schedulers.policy import Policy, group_of, known_scorer
 
-GROUPS = ("shared", "params", "held")  # of arrays, in a saved frontier
+GROUPS = ("shared", "params", "held", "adjustment")  # of arrays, in a saved frontier
 FIRST, LAST = 0, 1  # the candidates that send all samples to the first or last exit
 ROUNDING = 1e-12  # relative, of a mean of float64 costs
 
@@ -37,6 +38,7 @@ class Frontier:
       cost_unit: Unit of costs and budgets.
       num_samples: Size of the calibration split.
       held: Samples held out for guarantees, or None.
+      adjustment: Of the network's logits, for all candidates, or None.
     """
 
     scorer: str
@@ -49,6 +51,7 @@ class Frontier:
     cost_unit: str
     num_samples: int
     held: calibration_lib.HeldOut | None = None
+    adjustment: adjust_lib.Adjustment | None = None
 
     def for_budget(self, budget: float, confidence: float | None = None) -> Policy:
         """Returns the policy for a budget.
@@ -85,7 +88,8 @@ class Frontier:
         """Returns the cheapest policy that is hardly less accurate than the last exit.
 
         With probability ``confidence``, its accuracy on new data of the same kind is at
-        most ``max_drop`` below that of the full network.
+        most ``max_drop`` below that of the full network, whose answers are adjusted too
+        if the policy's are.
 
         Args:
           max_drop: In [0, 1), e.g. 0.005 for half a point.
@@ -117,7 +121,8 @@ class Frontier:
         """Returns the frontier with held-out samples for guarantees.
 
         Args:
-          split: Samples that no part of the frontier was fitted to.
+          split: Samples that no part of the frontier was fitted to, with the network's
+            own logits.
           costs: ``[K]``.
         """
         exits = np.empty((len(self.member), len(split.labels)), np.uint8)
@@ -126,20 +131,23 @@ class Frontier:
             scores = score_split(self.policy(int(rows[0])), split)
             for m in rows:
                 exits[m] = np.argmax(scores >= self.thresholds[m][:, None], axis=0)
-        held = calibration_lib.HeldOut(exits, split.correct, np.asarray(costs))
+        correct = adjust_lib.adjust_split(self.adjustment, split).correct
+        held = calibration_lib.HeldOut(exits, correct, np.asarray(costs))
         return dataclasses.replace(self, held=held)
 
     def policy(self, m: int) -> Policy:
         """Returns candidate ``m``."""
         member = self.member[m]
         params = {name: leaf[member] for name, leaf in self.params.items()}
-        return Policy(self.scorer, {**self.shared, **params}, self.thresholds[m])
+        params = {**self.shared, **params}
+        return Policy(self.scorer, params, self.thresholds[m], self.adjustment)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the frontier to one ``.npz`` file, whole or not at all."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         held = fields.pop("held")
         fields["held"] = vars(held) if held is not None else {}
+        fields["adjustment"] = adjust_lib.to_arrays(self.adjustment)
         for group in GROUPS:
             leaves = fields.pop(group)
             fields |= {f"{group}/{name}": np.asarray(v) for name, v in leaves.items()}
@@ -164,7 +172,8 @@ class Frontier:
         groups = {group: group_of(arrays, group) for group in GROUPS}
         held = groups.pop("held")
         held = calibration_lib.HeldOut(**held) if held else None
-        return cls(**groups, held=held, **values)
+        adjustment = adjust_lib.from_arrays(groups.pop("adjustment"))
+        return cls(**groups, held=held, adjustment=adjustment, **values)
 
 
 def build_frontier(
@@ -172,6 +181,7 @@ def build_frontier(
     params: dict[str, Any],
     shares: list[np.ndarray],
     predictions: Predictions,
+    lowest_taken: bool = False,
 ) -> Frontier:
     """Turns shares of samples per exit into candidate policies.
 
@@ -180,6 +190,7 @@ def build_frontier(
       params: Stacked parameters, leaves ``[P, ...]``; ``{}`` for P = 1 without any.
       shares: For each of the P, shares wanted at each exit, ``[M_p, K]``.
       predictions: Their validation part calibrates; every exit's head is charged.
+      lowest_taken: See ``thresholds_from_shares``.
     """
     split, costs = predictions.val, predictions.costs
     values = outcome_values(split, costs)
@@ -188,7 +199,8 @@ def build_frontier(
         chosen = {name: leaf[p] for name, leaf in params.items()}
         policy = Policy(scorer, chosen, np.zeros(len(costs), np.float32))
         scores = score_split(policy, split)
-        cuts = np.unique(thresholds_lib.thresholds_from_shares(scores, rows), axis=0)
+        cuts = thresholds_lib.thresholds_from_shares(scores, rows, lowest_taken)
+        cuts = np.unique(cuts, axis=0)
         thresholds.append(cuts)
         means.append(thresholds_lib.realise(scores, cuts, values))
     return frontier_of(scorer, {}, params, thresholds, means, predictions)

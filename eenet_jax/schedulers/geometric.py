@@ -18,7 +18,7 @@ def fit_msdnet(
 ) -> Frontier:
     """Fits MSDNet's rule: confidence is the largest class probability."""
     del budgets, key
-    return _fit("max_prob", predictions)
+    return fit("max_prob", predictions)
 
 
 def fit_branchynet(
@@ -26,15 +26,19 @@ def fit_branchynet(
 ) -> Frontier:
     """Fits BranchyNet's rule: confidence is 1 - normalised entropy."""
     del budgets, key
-    return _fit("entropy", predictions)
+    return fit("entropy", predictions)
 
 
-def _fit(scorer: str, predictions: Predictions) -> Frontier:
-    costs = predictions.costs
-    planned = np.linspace(costs[0], costs[-1], NUM_BUDGETS + 2)[1:-1]
-    rho = rho_for_cost(costs, planned)
-    shares = [geometric_shares(rho, len(costs))]
+def fit(scorer: str, predictions: Predictions) -> Frontier:
+    """Fits the rule for a scorer without parameters."""
+    shares = [planned_shares(predictions.costs)]
     return build_frontier(scorer, {}, shares, predictions)
+
+
+def planned_shares(costs: np.ndarray) -> np.ndarray:
+    """Returns geometric shares for planned costs all over the range, ``[M, K]``."""
+    planned = np.linspace(costs[0], costs[-1], NUM_BUDGETS + 2)[1:-1]
+    return geometric_shares(rho_for_cost(costs, planned), len(costs))
 
 
 def rho_for_cost(costs: np.ndarray, budgets: np.ndarray) -> np.ndarray:

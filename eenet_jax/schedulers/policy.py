@@ -11,6 +11,7 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
+from eenet_jax.schedulers import adjust as adjust_lib
 from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.scorers import SCORERS, Trail
 from eenet_jax.schedulers.thresholds import first_exit
@@ -18,13 +19,14 @@ from eenet_jax.schedulers.thresholds import first_exit
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("params", "thresholds"),
+    data_fields=("params", "thresholds", "adjustment"),
     meta_fields=("scorer",),
 )
 @dataclasses.dataclass(frozen=True)
 class Policy:
     """Scores a sample at each exit and lets it leave at the first that reaches.
 
+    With an adjustment, both the scores and the answers are those of adjusted logits.
     A pytree, so it can be an argument of compiled functions.
 
     Attributes:
@@ -32,11 +34,13 @@ class Policy:
       params: The scorer's parameters: a flat dict of arrays, ``{}`` where it has none.
       thresholds: float32 ``[K]``: a sample leaves at exit k if its score is at least
         ``thresholds[k]``. +inf for an exit that nobody may take; the last is -inf.
+      adjustment: Of the network's logits, or None.
     """
 
     scorer: str
     params: dict[str, Any]
     thresholds: jax.Array
+    adjustment: adjust_lib.Adjustment | None = None
 
     @property
     def num_exits(self) -> int:
@@ -45,7 +49,10 @@ class Policy:
 
     def init_trail(self, batch: int) -> Trail:
         """Returns the trail of ``batch`` samples that no exit has seen yet."""
-        return SCORERS[self.scorer].init_trail(self.params, batch)
+        trail = SCORERS[self.scorer].init_trail(self.params, batch)
+        if self.adjustment is None:
+            return trail
+        return {"total": self.adjustment.init_total(batch), "scorer": trail}
 
     def step(self, k: int, evidence: Evidence, trail: Trail) -> tuple[jax.Array, Trail]:
         """Scores the samples at exit ``k``.
@@ -58,7 +65,41 @@ class Policy:
         Returns:
           Scores ``[B]``, to be held against ``thresholds[k]``, and the new trail.
         """
-        return SCORERS[self.scorer].step(self.params, k, evidence, trail)
+        scorer = SCORERS[self.scorer]
+        if self.adjustment is None:
+            return scorer.step(self.params, k, evidence, trail)
+        total = trail["total"]
+        if self.adjustment.ensemble:  # later exits need these logits in any case
+            adjusted, total = adjust_lib.adjust(
+                self.adjustment, k, evidence.logits, total
+            )
+        else:
+            adjusted = functools.partial(self._tempered, k, evidence)
+        shown = dataclasses.replace(evidence, lazy_logits=adjusted)
+        score, own = scorer.step(self.params, k, shown, trail["scorer"])
+        return score, {"total": total, "scorer": own}
+
+    def _tempered(self, k: int, evidence: Evidence) -> jax.Array:
+        return adjust_lib.adjust(self.adjustment, k, evidence.logits, ())[0]
+
+    def output(self, k: int, logits: jax.Array, trail: Trail) -> jax.Array:
+        """Returns the logits that exit ``k`` answers with.
+
+        Args:
+          k: Exit, 0-based.
+          logits: The network's, ``[B, C]``.
+          trail: As ``step`` takes it for this exit: what the exits before left.
+
+        Returns:
+          ``[B, C]``.
+        """
+        if self.adjustment is None:
+            return logits
+        return adjust_lib.adjust(self.adjustment, k, logits, trail["total"])[0]
+
+    def outputs(self, logits: jax.Array) -> jax.Array:
+        """Returns the logits that all exits answer with, ``[K, B, C]``, likewise."""
+        return adjust_lib.adjust_all(self.adjustment, logits)
 
     def scores(self, logits: jax.Array) -> jax.Array:
         """Scores samples at all exits, ``[K, B, C] -> [K, B]``, as if none left."""
@@ -79,6 +120,8 @@ def save_policy(path: str | pathlib.Path, policy: Policy) -> None:
     params = {f"params/{name}": np.asarray(v) for name, v in policy.params.items()}
     thresholds = np.asarray(policy.thresholds)
     arrays = {"scorer": policy.scorer, "thresholds": thresholds, **params}
+    for name, value in adjust_lib.to_arrays(policy.adjustment).items():
+        arrays[f"adjustment/{name}"] = value
     save_arrays(pathlib.Path(path), arrays)
 
 
@@ -93,7 +136,10 @@ def load_policy(path: str | pathlib.Path) -> Policy:
     if missing:
         raise UserError(f"{path} holds no policy: {sorted(missing)} missing")
     return Policy(
-        known_scorer(path, arrays), group_of(arrays, "params"), arrays["thresholds"]
+        known_scorer(path, arrays),
+        group_of(arrays, "params"),
+        arrays["thresholds"],
+        adjust_lib.from_arrays(group_of(arrays, "adjustment")),
     )
 
 

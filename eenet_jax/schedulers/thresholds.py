@@ -42,17 +42,20 @@ def geometric_shares(rho: np.ndarray, num_exits: int) -> np.ndarray:
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def thresholds_from_shares(scores: np.ndarray, shares: np.ndarray) -> np.ndarray:
+def thresholds_from_shares(
+    scores: np.ndarray, shares: np.ndarray, lowest_taken: bool = False
+) -> np.ndarray:
     """Finds the thresholds that send given shares of the samples to each exit.
 
     Exit k takes the floor(share_k N) best-scoring samples that are left. Its threshold
     lies halfway between the lowest score taken and the highest left. Equal scores are
-    taken together, so that an exit may take more than its share (which costs less),
-    never fewer. An exit that takes nobody gets +inf.
+    taken together or not at all, whichever is nearer. An exit that takes nobody gets
+    +inf.
 
     Args:
       scores: Of the calibration samples, float32 ``[K, N]``.
       shares: Shape ``[M, K]``, rows summing to 1.
+      lowest_taken: Put thresholds at the lowest score taken instead, as EENet does.
 
     Returns:
       float32 ``[M, K]``; the last column is -inf.
@@ -67,17 +70,19 @@ def thresholds_from_shares(scores: np.ndarray, shares: np.ndarray) -> np.ndarray
         for k in range(num_exits - 1):
             if wanted[k]:
                 ranked = scores[k, descending[k]][left[descending[k]]]
-                thresholds[m, k] = cut_after(ranked, wanted[k])
+                thresholds[m, k] = cut_after(ranked, wanted[k], lowest_taken)
                 left &= scores[k] < thresholds[m, k]
     return thresholds
 
 
-def cut_after(ranked: np.ndarray, count: int) -> float:
+def cut_after(ranked: np.ndarray, count: int, at_lowest: bool = False) -> float:
     """Returns the threshold that takes the ``count`` first of falling scores.
 
     Args:
       ranked: Scores, falling, float32 ``[N]``.
-      count: At least 1. Scores equal to the last one taken are taken too.
+      count: At least 1. Scores equal to the last one wanted are all taken, or, where
+        that is nearer, none of them.
+      at_lowest: At the lowest score taken (but for rounding), not halfway below it.
     """
     if not len(ranked):
         return np.inf
@@ -86,11 +91,18 @@ def cut_after(ranked: np.ndarray, count: int) -> float:
     # Scores are equal up to rounding, which may differ from program to program.
     lowest = np.float64(ranked[count - 1])
     rising = ranked[::-1].astype(np.float64)
-    equal = lowest - TIE * max(1.0, abs(lowest))
-    count = len(ranked) - int(np.searchsorted(rising, equal))
+    margin = TIE * max(1.0, abs(lowest))
+    with_equal = len(ranked) - int(np.searchsorted(rising, lowest - margin))
+    above = len(ranked) - int(np.searchsorted(rising, lowest + margin, "right"))
+    count = with_equal if with_equal - count <= count - above else above
+    if count == 0:
+        return np.inf
     if count == len(ranked):
         return -np.inf
     lowest_taken, highest_left = ranked[count - 1], ranked[count]
+    if at_lowest:
+        equal = np.float64(lowest_taken) - TIE * max(1.0, abs(float(lowest_taken)))
+        return max(np.float32(equal), np.nextafter(highest_left, np.float32(np.inf)))
     middle = np.float32((np.float64(lowest_taken) + np.float64(highest_left)) / 2)
     return middle if middle > highest_left else lowest_taken
 

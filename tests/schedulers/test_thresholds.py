@@ -102,11 +102,15 @@ def test_thresholds_by_hand() -> None:
     assert found.dtype == np.float32
 
 
-def test_ties_are_taken_together() -> None:
+@pytest.mark.parametrize(("share", "taken"), [(0.4, 0.2), (0.5, 0.8), (0.7, 0.8)])
+def test_ties_are_taken_together_or_not_at_all(share, taken) -> None:
     scores = np.array([[0.9, 0.7, 0.7, 0.7, 0.1], [0, 0, 0, 0, 0]], np.float32)
-    found = thresholds_from_shares(scores, np.array([[0.4, 0.6]]))
-    assert 0.1 < found[0, 0] <= np.float32(0.7)
-    np.testing.assert_allclose(shares_of(scores, found), [[0.8, 0.2]])
+    scores = np.repeat(scores, 2, axis=1)
+    found = thresholds_from_shares(scores, np.array([[share, 1 - share]]))
+    np.testing.assert_allclose(shares_of(scores, found), [[taken, 1 - taken]])
+    same = np.ones_like(scores)
+    found = thresholds_from_shares(same, np.array([[0.3, 0.7], [0.6, 0.4]]))
+    assert found[:, 0].tolist() == [INF, -INF]
 
 
 def test_share_0_takes_nobody() -> None:
@@ -128,14 +132,15 @@ def test_shares_are_kept_where_scores_differ() -> None:
     np.testing.assert_allclose(taken[:, :-1], counts)
 
 
-def test_an_exit_never_takes_fewer() -> None:
+def test_an_exit_takes_its_share_to_half_a_tie() -> None:
     scores = random_scores().round(1)
     shares = np.random.default_rng(4).dirichlet(np.ones(3), 30)
-    wanted = np.floor(shares * 40 + 1e-6) / 40
+    first = np.floor(shares[:, 0] * 40 + 1e-6) / 40
     taken = shares_of(scores, thresholds_from_shares(scores, shares))
     np.testing.assert_allclose(taken.sum(axis=1), 1)
-    early = np.minimum(np.cumsum(wanted, axis=1), 1)[:, :-1]
-    assert (np.cumsum(taken, axis=1)[:, :-1] >= early - 1e-9).all()
+    largest = np.unique(scores[0], return_counts=True)[1].max() / 40
+    assert (np.abs(taken[:, 0] - first) <= largest / 2 + 1e-9).all()
+    assert (np.abs(taken[:, 0] - first) > 0).any()
 
 
 def test_scores_that_differ_by_rounding_are_taken_together() -> None:
