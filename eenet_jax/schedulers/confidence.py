@@ -4,6 +4,8 @@ The features of DESIGN section 3, of fixed number so that exits stack; places fo
 that are still to come hold 0.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -12,6 +14,20 @@ from eenet_jax.schedulers.evidence import entropy_confidence, log_odds, max_prob
 OWN = 6  # features of the exit itself
 SHARED = 4  # features it shares with each earlier exit
 LOWEST = -15.0  # log-probabilities below this count as this
+
+
+class Features(NamedTuple):
+    """What all exits but the last say of N samples.
+
+    Attributes:
+      x: Confidence features, ``[K-1, N, D]``.
+      answers: Classes answered, int32 ``[K-1, N]``.
+      num_classes: C.
+    """
+
+    x: jax.Array
+    answers: jax.Array
+    num_classes: int
 
 
 def num_features(num_exits: int) -> int:
@@ -72,6 +88,39 @@ def features(
         }
     stacked = jnp.concatenate([jnp.stack(own, axis=1), *shared], axis=1)
     return stacked, answer, trail
+
+
+def all_features(logits: jax.Array) -> Features:
+    """Computes the features of saved predictions ``[K, N, C]``."""
+    num_exits, num_samples, num_classes = logits.shape
+    trail = init_trail(num_samples, num_exits, num_classes)
+    xs, answers = [], []
+    for k in range(num_exits - 1):
+        x, answer, trail = features(k, logits[k], trail)
+        xs.append(x)
+        answers.append(answer)
+    return Features(jnp.stack(xs), jnp.stack(answers), num_classes)
+
+
+def design_params(
+    x: jax.Array, units: jax.Array, offsets: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns the parameters of ``dense_design`` for these features.
+
+    Args:
+      x: Confidence features, ``[K-1, N, D]``.
+      units: Standard normal draws, ``[K-1, D, R]``.
+      offsets: Likewise, ``[K-1, R]``.
+    """
+    std = x.std(axis=1)
+    live = std > 1e-6  # places of exits to come are not
+    fan_in = jnp.maximum(live.sum(axis=1), 1)[:, None, None]
+    return {
+        "mean": x.mean(axis=1),
+        "std": jnp.where(live, std, 1.0),
+        "units": units * live[:, :, None] / jnp.sqrt(fan_in),
+        "offsets": offsets,
+    }
 
 
 def dense_design(

@@ -1,17 +1,12 @@
-"""Optimal stopping for a price of cost: the default scheduler.
+"""The default scheduler: stop where it is worth more than going on, at a price of cost.
 
-For a price lambda, stopping at exit k is worth correct_k - lambda c_k, and going on
-is worth what the best later stop gives. Backward over the exits, the advantage of
-stopping,
-
-    A_k(x) = E[(correct_k - lambda c_k) - V_{k+1} | x],
-    V_k = correct_k - lambda c_k  where A_k >= 0, else V_{k+1},
-
-is a ridge regression on the confidence features x of exit k, on random tanh units of
-them, and on the class it answers. The design is the same for every price, so one
-factorisation serves all of them: the whole frontier is a few matrix products. Decisions
-that enter V come from folds that did not see the sample, which keeps the advantage
-honest on small validation sets, and choose the strength of the ridge.
+For a grid of prices lambda it finds policies that maximise accuracy - lambda * cost,
+which together are the whole frontier. An exit is taken where the advantage of stopping
+is at least 0; the advantage is linear in confidence features of the exits so far, in
+random tanh units of them, and in the class answered (``confidence.advantage``). Two
+methods find it, optimal stopping (``stopping``) and gates by gradient (``gates``). Both
+advantages are of one form, so they can be averaged, and their mean generalises best on
+most files. Cross-validation chooses another mixture only where it is surely better.
 """
 
 import functools
@@ -22,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers import gates, stopping
 from eenet_jax.schedulers.budget import (
     Frontier,
     frontier_of,
@@ -29,13 +25,20 @@ from eenet_jax.schedulers.budget import (
     score_split,
 )
 from eenet_jax.schedulers.confidence import (
+    all_features,
     dense_design,
-    features,
-    init_trail,
+    design_params,
     num_features,
 )
+from eenet_jax.schedulers.folds import draw_folds, rows_outside
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.thresholds import realise
+
+# Share of the gates in each mixture; optimal stopping has the rest. The first is taken
+# unless another is better by more than a standard error.
+MIXTURES = {"combined": (0.5,), "stopping": (0.0,), "gates": (1.0,)}
+VARIANTS = tuple(MIXTURES)
+COARSE = 3  # every so many prices are cross-validated
 
 
 class Recipe(NamedTuple):
@@ -49,6 +52,11 @@ class Recipe(NamedTuple):
       folds: Folds of the validation part.
       ridges: Strengths tried, of which each exit takes its best.
       class_ridges: Factors tried on top of it for the weights of classes.
+      width: Of the gates (see ``gates.fit``).
+      decay: Likewise.
+      steps: Of the gates' descent.
+      batch_size: Samples a step, at most.
+      learning_rate: Of the gates, in widths.
     """
 
     prices: int = 40
@@ -58,6 +66,11 @@ class Recipe(NamedTuple):
     folds: int = 5
     ridges: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1000.0)
     class_ridges: tuple[float, ...] = (1.0, 10.0)
+    width: float = 0.1
+    decay: float = 1.0
+    steps: int = 200
+    batch_size: int = 512
+    learning_rate: float = 0.1
 
 
 DEFAULT_RECIPE = Recipe()
@@ -68,6 +81,7 @@ def fit(
     *,
     budgets: np.ndarray,
     key: jax.Array,
+    variant: str | None = None,
     recipe: Recipe = DEFAULT_RECIPE,
 ) -> Frontier:
     """Fits advantages for a grid of prices, which serves every budget.
@@ -75,156 +89,159 @@ def fit(
     Args:
       predictions: The validation part is fitted.
       budgets: Not used.
-      key: Of the random units and the folds.
+      key: Of the random units, the folds and the batches.
+      variant: "combined", "stopping" or "gates", not to be chosen but taken.
       recipe: Hyper-parameters.
     """
     del budgets
     split, costs = predictions.val, predictions.costs
     scale = max(costs[-1] - costs[0], 1e-12 * costs[-1])
     prices = np.geomspace(recipe.lowest, recipe.highest, recipe.prices)
-    shared, params, crossed = _fit_prices(
+    mixtures = MIXTURES[variant] if variant else sum(MIXTURES.values(), ())
+    fitted = _fit_prices(
         jnp.asarray(split.logits),
         jnp.asarray(split.correct, jnp.float32),
         jnp.asarray((costs - costs[0]) / scale, jnp.float32),
         jnp.asarray(prices, jnp.float32),
-        *_draws(key, *split.logits.shape[:2], recipe),
+        _draws(key, *split.logits.shape[:2], recipe),
+        mixtures=mixtures,
         recipe=recipe,
     )
-    shared, params, crossed = jax.device_get((shared, params, crossed))
-    return _frontier(shared, params, crossed, predictions)
+    shared, params, crossed = jax.device_get(fitted)
+    return _frontier(shared, params, prices / scale, crossed, predictions)
 
 
-def all_features(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns confidence features ``[K-1, N, D]`` and answers int32 ``[K-1, N]``."""
-    num_exits, num_samples, num_classes = logits.shape
-    trail = init_trail(num_samples, num_exits, num_classes)
-    xs, answers = [], []
-    for k in range(num_exits - 1):
-        x, answer, trail = features(k, logits[k], trail)
-        xs.append(x)
-        answers.append(answer)
-    return jnp.stack(xs), jnp.stack(answers)
-
-
-def _draws(key, num_exits, num_samples, recipe):
-    """Draws units, offsets and each sample's fold; with NumPy, as in eenet.py."""
+def _draws(key: jax.Array, num_exits: int, num_samples: int, recipe: Recipe):
+    """Draws units, offsets, folds and batches; with NumPy, as in eenet_model.py."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     size = (num_exits - 1, num_features(num_exits), recipe.units)
-    units = rng.standard_normal(size).astype(np.float32)
-    offsets = rng.standard_normal((num_exits - 1, recipe.units)).astype(np.float32)
-    fold = rng.permutation(np.arange(num_samples, dtype=np.int32) % recipe.folds)
-    return units, offsets, fold
-
-
-@functools.partial(jax.jit, static_argnames="recipe")
-def _fit_prices(logits, correct, costs, prices, units, offsets, fold, *, recipe):
-    """Fits all exits and prices.
-
-    Returns the shared parameters, those of each price (leaves ``[L, K-1, ...]``), and
-    the advantages of the samples from folds without them, ``[L, K-1, N]``.
-    """
-    num_exits, _, num_classes = logits.shape
-    x, answers = all_features(logits)
-    std = x.std(axis=1)
-    live = std > 1e-6  # places of exits to come are not
-    fan_in = jnp.maximum(live.sum(axis=1), 1)[:, None, None]
-    shared = {
-        "mean": x.mean(axis=1),
-        "std": jnp.where(live, std, 1.0),
-        "units": units * live[:, :, None] / jnp.sqrt(fan_in),
-        "offsets": offsets,
+    fold = draw_folds(rng, num_samples, recipe.folds)
+    batch = (recipe.steps, min(recipe.batch_size, num_samples))
+    rows = [*rows_outside(fold, recipe.folds), np.arange(num_samples)]
+    return {
+        "units": rng.standard_normal(size).astype(np.float32),
+        "offsets": rng.standard_normal(size[::2]).astype(np.float32),
+        "member": (fold == np.arange(recipe.folds)[:, None]).astype(np.float32),
+        "batches": np.stack([rng.choice(of_fold, batch) for of_fold in rows]),
     }
-    stop = correct[..., None] - prices[None, None] * costs[:, None, None]  # [K, N, L]
-
-    def at_exit(later, inputs):
-        """From V of the next exit, ``[N, L]``, to this exit's V and weights."""
-        k, x, answer, stop = inputs
-        dense = dense_design(shared, k, x)
-        of_class = jax.nn.one_hot(answer, num_classes)
-        design = jnp.concatenate([dense, of_class, of_class * dense[:, 1:2]], axis=1)
-        kinds = jnp.concatenate(
-            [jnp.zeros(1), jnp.ones(dense.shape[1] - 1), jnp.full(2 * num_classes, 2.0)]
-        )
-        weights, crossed = _cross_fit(design, stop - later, kinds, fold, recipe)
-        value = jnp.where(crossed >= 0, stop, later)
-        return value, (weights, crossed)
-
-    inputs = (jnp.arange(num_exits - 1), x, answers, stop[:-1])
-    _, (weights, crossed) = jax.lax.scan(at_exit, stop[-1], inputs, reverse=True)
-    ends = np.cumsum([1 + x.shape[2] + recipe.units, num_classes])
-    weights = jnp.moveaxis(weights, -1, 0)  # [K-1, W, L] -> [L, K-1, W]
-    dense, bias, slope = jnp.split(weights, ends, axis=-1)
-    params = {"weights": dense, "bias": bias, "slope": slope}
-    return shared, params, jnp.moveaxis(crossed, -1, 0)
 
 
-def _cross_fit(design, target, kinds, fold, recipe):
-    """Ridge regression with its strength chosen by the decisions it leads to.
+@functools.partial(jax.jit, static_argnames=("mixtures", "recipe"))
+def _fit_prices(logits, correct, costs, prices, draws, *, mixtures, recipe):
+    """Fits optimal stopping, gates and their best mixture for all prices.
 
-    Args:
-      design: ``[N, W]``.
-      target: Stop value less the value of going on, ``[N, L]``.
-      kinds: 0 for the free intercept, 1 for dense columns, 2 for those of classes.
-      fold: Of each sample, ``[N]``.
-      recipe: Hyper-parameters.
-
-    Returns:
-      Weights from all samples, ``[W, L]``, and predictions ``[N, L]`` for each sample
-      from the folds without it.
+    Returns the shared parameters, the mixture's for each price (leaves
+    ``[L, K-1, ...]``), and its advantages for the samples from folds without them, for
+    every ``COARSE``-th price, ``[L', K-1, N]``.
     """
-    member = jax.nn.one_hot(fold, recipe.folds).T  # [F, N]
-    grams = jnp.einsum("fn,nv,nw->fvw", member, design, design)
-    moments = jnp.einsum("fn,nw,nl->fwl", member, design, target)
-    gram, moment = grams.sum(axis=0), moments.sum(axis=0)
+    shown = all_features(logits)
+    shared = design_params(shown.x, draws["units"], draws["offsets"])
+    stop = correct[..., None] - prices[None, None] * costs[:, None, None]  # [K, N, L]
+    strengths = [(r, c) for r in recipe.ridges for c in recipe.class_ridges]
+    member = draws["member"]
+    stopped = stopping.fit(shared, shown, stop, member, jnp.array(strengths))
+    crossed = stopped.crossed[::COARSE]
+    if not any(mixtures):
+        return shared, stopped.params, crossed
 
-    def solve(gram, moment, penalty):
-        factor = jax.scipy.linalg.cho_factor(gram + jnp.diag(penalty))
-        return jax.scipy.linalg.cho_solve(factor, moment)
+    exits = jnp.arange(len(shown.x))
+    dense = jax.vmap(functools.partial(dense_design, shared))(exits, shown.x)
+    start = gates.log_odds_start(jax.tree.map(lambda leaf: leaf[0], stopped.params))
 
-    def crossed_for(strength):
-        penalty = jnp.where(kinds == 0, 1e-3, strength[0])
-        penalty = jnp.where(kinds == 2, strength[0] * strength[1], penalty)
+    def fit_gates(prices, batches):
+        one = functools.partial(
+            gates.fit, start, data=(dense, shown.answers, correct), costs=costs,
+            width=recipe.width, decay=recipe.decay, batches=batches,
+            learning_rate=recipe.learning_rate,
+        )  # fmt: skip
+        return jax.vmap(one)(prices)
 
-        def without(f):
-            weights = solve(gram - grams[f], moment - moments[f], penalty)
-            return member[f][:, None] * (design @ weights)
+    of_prices = jax.vmap(lambda params: gates.scores(params, dense, shown.answers))
 
-        crossed = sum(without(f) for f in range(recipe.folds))
-        # What the decisions gain over always going on, over all prices.
-        return crossed, jnp.mean(jnp.where(crossed >= 0, target, 0.0)), penalty
+    def without(batches):
+        return of_prices(fit_gates(prices[::COARSE], batches))
 
-    strengths = jnp.array([(r, c) for r in recipe.ridges for c in recipe.class_ridges])
-    crossed, gains, penalties = jax.lax.map(crossed_for, strengths)
-    best = jnp.argmax(gains)
-    return solve(gram, moment, penalties[best]), crossed[best]
+    gated = jax.lax.map(without, draws["batches"][:-1])
+    gated = jnp.einsum("flkn,fn->lkn", gated, member)
+    fitted = fit_gates(prices, draws["batches"][-1])
+    # Advantages of the two are of different size; each counts by its own.
+    both = (stopped.params, fitted)
+    sizes = [jnp.sqrt(jnp.mean(of_prices(p) ** 2, axis=(1, 2))) + 1e-12 for p in both]
+
+    def mix(share, of_stopping, of_gates, every=1):
+        weights = [(1 - share) / sizes[0][::every], share / sizes[1][::every]]
+        wide = [w.reshape(-1, *[1] * (of_gates.ndim - 1)) for w in weights]
+        return wide[0] * of_stopping + wide[1] * of_gates
+
+    stop = stop[..., ::COARSE]
+    mixed = [mix(share, crossed, gated, COARSE) for share in mixtures]
+    values = jnp.stack([_gain(each, stop, costs, crossed) for each in mixed])
+    better = values - values[:1]  # [M, N]
+    error = better.std(axis=1) / jnp.sqrt(better.shape[1])
+    sure = jnp.where(better.mean(axis=1) > error, better.mean(axis=1), 0.0)
+    best = jnp.argmax(sure)
+    share = jnp.array(mixtures)[best]
+    params = jax.tree.map(functools.partial(mix, share), *both)
+    return shared, params, jnp.stack(mixed)[best]
 
 
-def _frontier(shared, params, crossed, predictions: Predictions) -> Frontier:
-    """Turns prices into candidates: thresholds around 0 reach the costs between."""
+def _gain(advantages, stop, costs, reference):
+    """What each sample's decisions are worth over all prices, ``[L, K-1, N] -> [N]``.
+
+    Prices count by the stretch of costs where they rule, as ``reference`` has it.
+    """
+    spent = _value(reference, jnp.broadcast_to(costs[:, None, None], stop.shape))
+    weights = jnp.abs(jnp.gradient(spent.mean(axis=1)))
+    return weights @ _value(advantages, stop) / (jnp.sum(weights) + 1e-12)
+
+
+def _value(advantages, values):
+    """Values at the exits taken, from ``[L, K-1, N]`` and ``[K, N, L]``: ``[L, N]``."""
+    values = jnp.moveaxis(values, -1, 0)
+    taken = values[:, -1]
+    for k in range(advantages.shape[1] - 1, -1, -1):
+        taken = jnp.where(advantages[:, k] >= 0, values[:, k], taken)
+    return taken
+
+
+def _frontier(shared, params, prices, crossed, predictions: Predictions) -> Frontier:
+    """Turns prices into candidates: thresholds around 0 reach the costs between.
+
+    How accurate they are along the frontier follows from the prices: each is the slope
+    of accuracy over cost where its policy is best. Only the level is measured, on
+    samples that a policy was not fitted to. Measured one by one, candidates that differ
+    in few samples would be ranked by chance.
+    """
     split, costs = predictions.val, predictions.costs
     values = outcome_values(split, costs)
-    num_prices = len(crossed)
     scores, tables = [], []
-    for m in range(num_prices):
+    for m in range(len(prices)):
         member = {**shared, **{name: leaf[m] for name, leaf in params.items()}}
         policy = Policy("lagrangian", member, np.zeros(len(costs), np.float32))
         scores.append(score_split(policy, split))
         levels = np.quantile(scores[m][:-1].max(axis=0), np.linspace(0, 1, 41))
         levels = np.unique(np.append(levels, 0.0))
         tables.append((levels, realise(scores[m], _same(levels, costs), values)[:, 1]))
-    at_zero = [np.interp(0.0, levels, cost) for levels, cost in tables]
-    at_zero = np.concatenate([[costs[-1]], at_zero, [costs[0]]])
+    at_zero = np.array([np.interp(0.0, levels, cost) for levels, cost in tables])
+    reached = np.maximum.accumulate(at_zero[::-1])  # by falling price
+    slopes = (prices[::-1][1:] + prices[::-1][:-1]) / 2
+    rise = np.concatenate([[0.0], np.cumsum(slopes * np.diff(reached))])
+    at_zero_row = _same(np.zeros(1), costs)
+    honest = [np.concatenate([a, np.zeros_like(a[:1])]) for a in crossed[::-1]]
+    measured = [realise(a, at_zero_row, values)[0, 0] for a in honest]
+    rise += np.mean(measured - rise[::-1][::COARSE][::-1])
+    rise = np.clip(rise, 0.0, 1.0)
+    ends = np.concatenate([[costs[-1]], at_zero, [costs[0]]])
     cuts, means = [], []
     for m, (levels, cost) in enumerate(tables):
-        wanted = np.linspace(*np.sort(at_zero[[m, m + 2]]), 16)
+        wanted = np.linspace(*np.sort(ends[[m, m + 2]]), 16)
         # Cost rises with the threshold; np.interp wants it strictly so.
         rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
         chosen = np.unique(np.append(np.interp(wanted, rising, levels), 0.0))
         rows = np.unique(_same(chosen, costs), axis=0)
-        honest = np.concatenate([crossed[m], np.zeros_like(crossed[m][:1])])
-        accuracy = realise(honest, rows, values)[:, 0]
+        spent = realise(scores[m], rows, values)[:, 1]
         cuts.append(rows)
-        means.append(np.stack([accuracy, realise(scores[m], rows, values)[:, 1]], 1))
+        means.append(np.stack([np.interp(spent, reached, rise), spent], axis=1))
     return frontier_of("lagrangian", shared, params, cuts, means, predictions)
 
 

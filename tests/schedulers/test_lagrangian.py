@@ -9,7 +9,9 @@ from eenet_jax.predictions import Predictions, Split, load_predictions
 from eenet_jax.runtime.simulate import simulate
 from eenet_jax.schedulers import confidence, lagrangian
 
-QUICK = lagrangian.Recipe(prices=8, units=16, folds=3, ridges=(10.0, 100.0))
+QUICK = lagrangian.Recipe(
+    prices=8, units=16, folds=3, ridges=(10.0, 100.0), steps=40, batch_size=128
+)
 
 
 def misleading(num_samples: int, seed: int) -> Split:
@@ -48,8 +50,8 @@ def test_policy_scores_are_the_fitted_advantages(predictions, key) -> None:
     fitted = lagrangian.fit(predictions, budgets=None, key=key, recipe=QUICK)
     policy = fitted.policy(len(fitted.member) - 1)
     logits = predictions.test.logits[:, :50]
-    x, answers = lagrangian.all_features(logits)
-    by_hand = confidence.advantage(policy.params, 0, x[0], answers[0])
+    shown = confidence.all_features(logits)
+    by_hand = confidence.advantage(policy.params, 0, shown.x[0], shown.answers[0])
     scores = policy.scores(logits)
     np.testing.assert_allclose(scores[0], by_hand, atol=1e-5)
     assert scores.shape == (2, 50) and not scores[1].any()
