@@ -1,10 +1,12 @@
 """Which scheduler is most accurate at equal realised test cost?
 
     python -m benchmarks.equal_cost FILE.npz [FILE.npz ...] [--seeds=3]
+        [--schedulers=maxprob_opt,lagrangian,...] [--group_size=1] [--temperature]
 
-For each predictions file and scheduler prints test accuracy in %, interpolated at a
-quarter, half and three quarters of the cost range, its mean over seeds, the ratio of
-errors to maxprob_opt's, and the seconds of a fit.
+For each predictions file and scheduler prints test accuracy in % at a quarter, half and
+three quarters of the cost range, mean over seeds; its mean difference to maxprob_opt at
+these points, with the paired bootstrap's 95 % interval, and the ratio of errors; and
+the seconds of a fit. At the end, the differences' mean over the files.
 """
 
 import argparse
@@ -15,26 +17,23 @@ import jax
 import numpy as np
 
 from eenet_jax import schedulers
+from eenet_jax.comparison import compare
 from eenet_jax.predictions import Predictions, load_predictions
 from eenet_jax.runtime import simulate
 
-SHARES = (0.25, 0.5, 0.75)
+NUM_BUDGETS = 60
 
 
-def curve(name: str, given: Predictions, seed: int) -> tuple[np.ndarray, float]:
-    """Test accuracies at equal cost, ``[3]``, and the seconds of the fit."""
+def exits_taken(
+    name: str, given: Predictions, seed: int, options: dict[str, bool]
+) -> tuple[np.ndarray, float]:
+    """Exit of each test sample for every budget, ``[Q, N]``, and a fit's seconds."""
     start = time.perf_counter()
-    fitted = schedulers.fit(name, given, key=jax.random.key(seed))
+    fitted = schedulers.fit(name, given, key=jax.random.key(seed), **options)
     seconds = time.perf_counter() - start
-    low, high = given.costs[0], given.costs[-1]
-    runs = [
-        simulate(fitted.for_budget(budget), given.test, given.costs)
-        for budget in np.linspace(low, high, 60)
-    ]
-    points = sorted((r.mean_cost, r.accuracy(given.test.labels)) for r in runs)
-    cost, accuracy = np.array(points).T
-    wanted = low + np.array(SHARES) * (high - low)
-    return np.interp(wanted, cost, accuracy), seconds
+    budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
+    runs = (simulate(fitted.for_budget(b), given.test, given.costs) for b in budgets)
+    return np.stack([run.exit_index for run in runs]), seconds
 
 
 def main() -> None:
@@ -42,27 +41,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=pathlib.Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--schedulers", default=",".join(schedulers.SCHEDULERS))
+    parser.add_argument("--group_size", type=int, default=1)
+    parser.add_argument("--temperature", action="store_true")
     args = parser.parse_args()
+    options = {"temperature": True} if args.temperature else {}
+    names = args.schedulers.split(",")
+    if "maxprob_opt" not in names:
+        names = ["maxprob_opt", *names]
     print(
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {args.seeds} seeds"
     )
-    heads = ["file", "scheduler", *(f"{share:.0%}" for share in SHARES), "mean"]
-    heads += ["errors / maxprob_opt", "fit, s"]
+    heads = ["file", "scheduler", "25 %", "50 %", "75 %", "mean - maxprob_opt's"]
+    heads += ["errors / maxprob_opt's", "fit, s"]
     print("| " + " | ".join(heads) + " |")
     print("|" + " --- |" * len(heads))
+    differences: dict[str, list[float]] = {}
     for path in args.files:
         given = load_predictions(path)
-        results = {}
-        for name in schedulers.SCHEDULERS:
-            runs = [curve(name, given, seed) for seed in range(args.seeds)]
-            accuracy = np.mean([a for a, _ in runs], axis=0)
-            results[name] = accuracy, np.median([s for _, s in runs])
-        base = 1 - results["maxprob_opt"][0].mean()
-        for name, (accuracy, seconds) in results.items():
-            cells = [f"{100 * a:.2f}" for a in (*accuracy, accuracy.mean())]
-            ratio = (1 - accuracy.mean()) / base
-            cells += [f"{ratio:.3f}", f"{seconds:.1f}"]
-            print(f"| {path.stem} | `{name}` | " + " | ".join(cells) + " |")
+        exits, seconds = {}, {}
+        for name in names:
+            runs = [exits_taken(name, given, s, options) for s in range(args.seeds)]
+            exits[name] = np.stack([run for run, _ in runs])
+            seconds[name] = np.median([spent for _, spent in runs])
+        compared = compare(
+            exits, given.test.correct, given.costs, group_size=args.group_size
+        )["schedulers"]
+        base = compared["maxprob_opt"]["points_mean"]["accuracy"]
+        for name, found in compared.items():
+            cells = [f"{100 * a:.2f}" for a in found["points"]["accuracy"]]
+            mean = found["points_mean"]
+            low, high = (100 * end for end in mean["interval"])
+            difference = 100 * mean["difference"]
+            differences.setdefault(name, []).append(difference)
+            cells.append(f"{difference:+.2f} [{low:+.2f}, {high:+.2f}]")
+            cells.append(f"{(1 - mean['accuracy']) / (1 - base):.3f}")
+            cells.append(f"{seconds[name]:.1f}")
+            row = [path.stem, f"`{name}`", *cells]
+            print("| " + " | ".join(row) + " |", flush=True)
+    for name, values in differences.items():
+        print(
+            f"{name}: mean over files {np.mean(values):+.3f}, least {min(values):+.2f}"
+        )
 
 
 if __name__ == "__main__":
