@@ -24,16 +24,11 @@ from eenet_jax.runtime import simulate
 NUM_BUDGETS = 60
 
 
-def exits_taken(
-    name: str, given: Predictions, seed: int, options: dict[str, bool]
-) -> tuple[np.ndarray, float]:
-    """Exit of each test sample for every budget, ``[Q, N]``, and a fit's seconds."""
-    start = time.perf_counter()
-    fitted = schedulers.fit(name, given, key=jax.random.key(seed), **options)
-    seconds = time.perf_counter() - start
+def exits_taken(fitted: schedulers.Frontier, given: Predictions) -> np.ndarray:
+    """Returns the exit of each test sample for budgets all over the range, [Q, N]."""
     budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
     runs = (simulate(fitted.for_budget(b), given.test, given.costs) for b in budgets)
-    return np.stack([run.exit_index for run in runs]), seconds
+    return np.stack([run.exit_index for run in runs])
 
 
 def main() -> None:
@@ -61,9 +56,14 @@ def main() -> None:
         given = load_predictions(path)
         exits, seconds = {}, {}
         for name in names:
-            runs = [exits_taken(name, given, s, options) for s in range(args.seeds)]
-            exits[name] = np.stack([run for run, _ in runs])
-            seconds[name] = np.median([spent for _, spent in runs])
+            taken, spent = [], []
+            for seed in range(args.seeds):
+                start = time.perf_counter()
+                key = jax.random.key(seed)
+                fitted = schedulers.fit(name, given, key=key, **options)
+                spent.append(time.perf_counter() - start)
+                taken.append(exits_taken(fitted, given))
+            exits[name], seconds[name] = np.stack(taken), np.median(spent)
         compared = compare(
             exits, given.test.correct, given.costs, group_size=args.group_size
         )["schedulers"]

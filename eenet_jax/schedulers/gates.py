@@ -2,8 +2,8 @@
 
 The gate of exit k is sigmoid(A_k(x) / width) with A_k of the same form as the advantage
 of optimal stopping (``confidence.advantage``), so that gates and advantages, and any
-mean of their parameters, are one kind of policy. Gates start at the log-odds of the
-answer and are pulled back there by an L2 penalty.
+mean of their parameters, are one kind of policy. Gates start as thresholds on the
+log-odds of the answer and are pulled back there by an L2 penalty.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,44 @@ import optax
 
 from eenet_jax.schedulers.expectations import expected, log_exit_distribution
 
-LOG_ODDS = 0.2  # slope of gates that start at the log-odds
+LOG_ODDS = 0.2  # slope of the start
 
 
-def log_odds_start(params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns gates of the shapes of ``params`` that read the log-odds only."""
+def log_odds_start(
+    params: Mapping[str, jax.Array],
+    odds: jax.Array,
+    stop: jax.Array,
+    weights: jax.Array,
+) -> dict[str, jax.Array]:
+    """Returns gates that read the log-odds only, at their best thresholds.
+
+    Backward over the exits, each threshold maximises what is gained by stopping above
+    it rather than going on.
+
+    Args:
+      params: Of the shapes wanted, leaves ``[L, K-1, ...]``.
+      odds: Log-odds of the answers, standardised, ``[K-1, N]``.
+      stop: correct - price * cost, ``[K, N, L]``.
+      weights: Of the samples, ``[N]``.
+    """
+
+    def at_exit(later, inputs):
+        odds, stop = inputs
+        order = jnp.argsort(-odds)
+        gain = jnp.cumsum((weights[:, None] * (stop - later))[order], axis=0)  # [N, L]
+        ranked = odds[order]
+        cuts = (ranked + jnp.append(ranked[1:], ranked[-1] - 1.0)) / 2
+        best = jnp.argmax(gain, axis=0)
+        some = jnp.max(gain, axis=0) > 0
+        threshold = jnp.where(some, cuts[best], ranked[0] + 1.0)
+        taken = odds[:, None] >= threshold[None]
+        return jnp.where(taken, stop, later), threshold
+
+    _, thresholds = jax.lax.scan(at_exit, stop[-1], (odds, stop[:-1]), reverse=True)
     start = jax.tree.map(jnp.zeros_like, dict(params))
-    return {**start, "weights": start["weights"].at[..., 1].set(LOG_ODDS)}
+    start["weights"] = start["weights"].at[..., 1].set(LOG_ODDS)
+    start["weights"] = start["weights"].at[..., 0].set(-LOG_ODDS * thresholds.T)
+    return start
 
 
 def scores(
@@ -41,6 +72,7 @@ def fit(
     costs: jax.Array,
     width: float,
     decay: float,
+    class_decay: float,
     batches: jax.Array,
     learning_rate: float,
 ) -> dict[str, jax.Array]:
@@ -53,6 +85,7 @@ def fit(
       costs: ``[K]``, from 0 to 1.
       width: Advantages below this in size are undecided.
       decay: L2 on the distance from the start, intercepts excepted.
+      class_decay: Likewise, of the weights of classes.
       batches: Rows of samples, ``[steps, B]``.
       learning_rate: Of Adam, in widths; peak of a cosine.
     """
@@ -65,8 +98,9 @@ def fit(
         exits = jnp.exp(log_exit_distribution(gates))
         gain = expected(exits, correct[:, rows] - price * costs[:, None])
         moved = jax.tree.map(jnp.subtract, params, dict(start))
-        moved["weights"] = moved["weights"].at[:, 0].set(0.0)
-        return decay * optax.tree.norm(moved, squared=True) - gain
+        of_dense = jnp.sum(moved["weights"][:, 1:] ** 2)
+        of_class = jnp.sum(moved["bias"] ** 2) + jnp.sum(moved["slope"] ** 2)
+        return decay * of_dense + class_decay * of_class - gain
 
     def step(carry, rows):
         params, state, t = carry

@@ -18,12 +18,7 @@ import numpy as np
 
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import gates, stopping
-from eenet_jax.schedulers.budget import (
-    Frontier,
-    frontier_of,
-    outcome_values,
-    score_split,
-)
+from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.confidence import (
     all_features,
     dense_design,
@@ -31,13 +26,13 @@ from eenet_jax.schedulers.confidence import (
     num_features,
 )
 from eenet_jax.schedulers.folds import draw_folds, rows_outside
-from eenet_jax.schedulers.policy import Policy
-from eenet_jax.schedulers.thresholds import realise
+from eenet_jax.schedulers.price_frontier import price_frontier
 
 # Share of the gates in each mixture; optimal stopping has the rest. The first is taken
-# unless another is better by more than a standard error.
-MIXTURES = {"combined": (0.5,), "stopping": (0.0,), "gates": (1.0,)}
+# unless another is surely better.
+MIXTURES = {"combined": (1 / 3,), "stopping": (0.0,), "gates": (1.0,)}
 VARIANTS = tuple(MIXTURES)
+SURE = 2.0  # standard errors of the difference
 COARSE = 3  # every so many prices are cross-validated
 
 
@@ -51,7 +46,8 @@ class Recipe(NamedTuple):
       units: Random tanh units an exit.
       folds: Folds of the validation part.
       ridges: Strengths tried, of which each exit takes its best.
-      class_ridges: Factors tried on top of it for the weights of classes.
+      class_ridges: Factors tried on top of it for the weights of classes; the first is
+        the gates' too.
       width: Of the gates (see ``gates.fit``).
       decay: Likewise.
       steps: Of the gates' descent.
@@ -64,7 +60,7 @@ class Recipe(NamedTuple):
     highest: float = 3.0
     units: int = 128
     folds: int = 5
-    ridges: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1000.0)
+    ridges: tuple[float, ...] = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)
     class_ridges: tuple[float, ...] = (1.0, 10.0)
     width: float = 0.1
     decay: float = 1.0
@@ -108,7 +104,8 @@ def fit(
         recipe=recipe,
     )
     shared, params, crossed = jax.device_get(fitted)
-    return _frontier(shared, params, prices / scale, crossed, predictions)
+    rows = np.arange(recipe.prices)[::COARSE]
+    return price_frontier(shared, params, prices / scale, crossed, rows, predictions)
 
 
 def _draws(key: jax.Array, num_exits: int, num_samples: int, recipe: Recipe):
@@ -146,24 +143,27 @@ def _fit_prices(logits, correct, costs, prices, draws, *, mixtures, recipe):
 
     exits = jnp.arange(len(shown.x))
     dense = jax.vmap(functools.partial(dense_design, shared))(exits, shown.x)
-    start = gates.log_odds_start(jax.tree.map(lambda leaf: leaf[0], stopped.params))
 
-    def fit_gates(prices, batches):
+    def fit_gates(every, batches, weights):
         one = functools.partial(
-            gates.fit, start, data=(dense, shown.answers, correct), costs=costs,
-            width=recipe.width, decay=recipe.decay, batches=batches,
+            gates.fit, data=(dense, shown.answers, correct), costs=costs,
+            width=recipe.width, decay=recipe.decay,
+            class_decay=recipe.decay * recipe.class_ridges[0], batches=batches,
             learning_rate=recipe.learning_rate,
         )  # fmt: skip
-        return jax.vmap(one)(prices)
+        params = jax.tree.map(lambda leaf: leaf[::every], stopped.params)
+        start = gates.log_odds_start(params, dense[..., 1], stop[..., ::every], weights)
+        return jax.vmap(one)(start, prices[::every])
 
     of_prices = jax.vmap(lambda params: gates.scores(params, dense, shown.answers))
 
-    def without(batches):
-        return of_prices(fit_gates(prices[::COARSE], batches))
+    def without(fold):
+        inside, batches = fold
+        return of_prices(fit_gates(COARSE, batches, 1 - inside))
 
-    gated = jax.lax.map(without, draws["batches"][:-1])
+    gated = jax.lax.map(without, (member, draws["batches"][:-1]))
     gated = jnp.einsum("flkn,fn->lkn", gated, member)
-    fitted = fit_gates(prices, draws["batches"][-1])
+    fitted = fit_gates(1, draws["batches"][-1], jnp.ones(member.shape[1]))
     # Advantages of the two are of different size; each counts by its own.
     both = (stopped.params, fitted)
     sizes = [jnp.sqrt(jnp.mean(of_prices(p) ** 2, axis=(1, 2))) + 1e-12 for p in both]
@@ -178,7 +178,7 @@ def _fit_prices(logits, correct, costs, prices, draws, *, mixtures, recipe):
     values = jnp.stack([_gain(each, stop, costs, crossed) for each in mixed])
     better = values - values[:1]  # [M, N]
     error = better.std(axis=1) / jnp.sqrt(better.shape[1])
-    sure = jnp.where(better.mean(axis=1) > error, better.mean(axis=1), 0.0)
+    sure = jnp.where(better.mean(axis=1) > SURE * error, better.mean(axis=1), 0.0)
     best = jnp.argmax(sure)
     share = jnp.array(mixtures)[best]
     params = jax.tree.map(functools.partial(mix, share), *both)
@@ -202,51 +202,3 @@ def _value(advantages, values):
     for k in range(advantages.shape[1] - 1, -1, -1):
         taken = jnp.where(advantages[:, k] >= 0, values[:, k], taken)
     return taken
-
-
-def _frontier(shared, params, prices, crossed, predictions: Predictions) -> Frontier:
-    """Turns prices into candidates: thresholds around 0 reach the costs between.
-
-    How accurate they are along the frontier follows from the prices: each is the slope
-    of accuracy over cost where its policy is best. Only the level is measured, on
-    samples that a policy was not fitted to. Measured one by one, candidates that differ
-    in few samples would be ranked by chance.
-    """
-    split, costs = predictions.val, predictions.costs
-    values = outcome_values(split, costs)
-    scores, tables = [], []
-    for m in range(len(prices)):
-        member = {**shared, **{name: leaf[m] for name, leaf in params.items()}}
-        policy = Policy("lagrangian", member, np.zeros(len(costs), np.float32))
-        scores.append(score_split(policy, split))
-        levels = np.quantile(scores[m][:-1].max(axis=0), np.linspace(0, 1, 41))
-        levels = np.unique(np.append(levels, 0.0))
-        tables.append((levels, realise(scores[m], _same(levels, costs), values)[:, 1]))
-    at_zero = np.array([np.interp(0.0, levels, cost) for levels, cost in tables])
-    reached = np.maximum.accumulate(at_zero[::-1])  # by falling price
-    slopes = (prices[::-1][1:] + prices[::-1][:-1]) / 2
-    rise = np.concatenate([[0.0], np.cumsum(slopes * np.diff(reached))])
-    at_zero_row = _same(np.zeros(1), costs)
-    honest = [np.concatenate([a, np.zeros_like(a[:1])]) for a in crossed[::-1]]
-    measured = [realise(a, at_zero_row, values)[0, 0] for a in honest]
-    rise += np.mean(measured - rise[::-1][::COARSE][::-1])
-    rise = np.clip(rise, 0.0, 1.0)
-    ends = np.concatenate([[costs[-1]], at_zero, [costs[0]]])
-    cuts, means = [], []
-    for m, (levels, cost) in enumerate(tables):
-        wanted = np.linspace(*np.sort(ends[[m, m + 2]]), 16)
-        # Cost rises with the threshold; np.interp wants it strictly so.
-        rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
-        chosen = np.unique(np.append(np.interp(wanted, rising, levels), 0.0))
-        rows = np.unique(_same(chosen, costs), axis=0)
-        spent = realise(scores[m], rows, values)[:, 1]
-        cuts.append(rows)
-        means.append(np.stack([np.interp(spent, reached, rise), spent], axis=1))
-    return frontier_of("lagrangian", shared, params, cuts, means, predictions)
-
-
-def _same(levels: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """Returns thresholds that are one level at all exits but the last, ``[M, K]``."""
-    rows = np.repeat(levels[:, None], len(costs), axis=1).astype(np.float32)
-    rows[:, -1] = -np.inf
-    return rows

@@ -18,10 +18,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eenet_jax.schedulers.confidence import Features, dense_design
 
-INTERCEPT, DENSE, CLASS = 0, 1, 2  # kinds of columns
+# Of an intercept, the log-odds, other dense columns and those of classes. Strong ridges
+# leave a rule that reads the log-odds.
+RIDGES_OF_KINDS = (0.0, 0.01, 1.0, 1.0)
 
 
 class Fits(NamedTuple):
@@ -63,10 +66,7 @@ def fit(
         dense = dense_design(shared, k, x)
         of_class = jax.nn.one_hot(answer, num_classes)
         design = jnp.concatenate([dense, of_class, of_class * dense[:, 1:2]], axis=1)
-        kinds = [1, dense.shape[1] - 1, 2 * num_classes]
-        kinds = jnp.repeat(
-            jnp.arange(3), jnp.array(kinds), total_repeat_length=sum(kinds)
-        )
+        kinds = np.repeat(range(4), [1, 1, dense.shape[1] - 2, 2 * num_classes])
         fitted = _cross_fit(design, stop - later, kinds, member, strengths)
         return jnp.where(fitted[-1] >= 0, stop, later), fitted
 
@@ -90,7 +90,7 @@ def _cross_fit(design, target, kinds, member, strengths):
     Args:
       design: ``[N, W]``.
       target: Stop value less the value of going on, ``[N, L]``.
-      kinds: Of the columns, ``[W]``.
+      kinds: Of the columns, see ``RIDGES_OF_KINDS``, ``[W]``.
       member: ``[F, N]``.
       strengths: ``[S, 2]``.
 
@@ -107,8 +107,8 @@ def _cross_fit(design, target, kinds, member, strengths):
         return jax.scipy.linalg.cho_solve(factor, moment)
 
     def without_folds(strength):
-        penalty = strength[0] * jnp.array([0.0, 1.0, 1.0])[kinds]
-        penalty = jnp.where(kinds == CLASS, penalty * strength[1], penalty + 1e-3)
+        penalty = strength[0] * jnp.array(RIDGES_OF_KINDS) + 1e-3
+        penalty = penalty.at[-1].mul(strength[1])[kinds]
         crossed = sum(
             inside[:, None] * (design @ solve(gram - g, moment - m, penalty))
             for inside, g, m in zip(member, grams, moments, strict=True)

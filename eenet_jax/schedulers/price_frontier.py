@@ -1,0 +1,129 @@
+"""The frontier between policies that are each best at a price of cost."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers.budget import (
+    Frontier,
+    frontier_of,
+    outcome_values,
+    score_split,
+)
+from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.thresholds import realise
+
+GAP = 0.02  # of the cost range, which neighbours may differ by
+LEVELS = 41  # thresholds tried for each member
+BETWEEN = 16  # of them kept, between its neighbours' costs
+
+
+def price_frontier(
+    shared: dict[str, Any],
+    params: dict[str, Any],
+    prices: np.ndarray,
+    crossed: np.ndarray,
+    rows: np.ndarray,
+    predictions: Predictions,
+) -> Frontier:
+    """Turns advantages for prices into candidates for all budgets.
+
+    Where the costs of neighbouring prices are far apart, which is so where no price
+    makes the costs between worth while, means of their advantages lead over from one to
+    the other. Thresholds around 0 reach the costs that are left.
+
+    How accurate candidates are follows from the prices: each is the slope of accuracy
+    over cost where its policy is best. Only the level is measured, on samples that a
+    policy was not fitted to. Measured one by one, candidates that differ in few samples
+    would be ranked by chance.
+
+    Args:
+      shared: The scorer's parameters that do not depend on the price.
+      params: Those that do, leaves ``[L, K-1, ...]``; advantages are linear in them.
+      prices: In accuracy per unit of cost, rising, ``[L]``.
+      crossed: Advantages of the calibration samples, fitted without them, for some of
+        the prices, ``[L', K-1, N]``.
+      rows: Which prices, ``[L']``.
+      predictions: The validation part calibrates.
+    """
+    split, costs = predictions.val, predictions.costs
+    values = outcome_values(split, costs)
+    at_zero = same_thresholds(np.zeros(1), len(costs))
+    members = [
+        {name: leaf[m] for name, leaf in params.items()} for m in range(len(prices))
+    ]
+    policies = (Policy("lagrangian", {**shared, **m}, at_zero[0]) for m in members)
+    scores = [score_split(policy, split) for policy in policies]
+    spent = np.array([realise(score, at_zero, values)[0, 1] for score in scores])
+
+    reached = np.maximum.accumulate(spent[::-1])  # by falling price
+    slopes = (prices[::-1][1:] + prices[::-1][:-1]) / 2
+    rise = np.concatenate([[0.0], np.cumsum(slopes * np.diff(reached))])
+    honest = [np.concatenate([a, np.zeros_like(a[:1])]) for a in crossed]
+    measured = [realise(score, at_zero, values)[0, 0] for score in honest]
+    rise = np.clip(rise + np.mean(measured - rise[::-1][rows]), 0.0, 1.0)
+
+    members, scores = _lead_over(members, scores, spent, costs)
+    tables = [_levels(score, values) for score in scores]
+    spent = [np.interp(0.0, levels, cost) for levels, cost in tables]
+    ends = np.concatenate([[costs[-1]], spent, [costs[0]]])
+    cuts, means = [], []
+    for m, (levels, cost) in enumerate(tables):
+        wanted = np.linspace(*np.sort(ends[[m, m + 2]]), BETWEEN)
+        # Cost rises with the threshold; np.interp wants it strictly so.
+        rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
+        chosen = np.unique(np.append(np.interp(wanted, rising, levels), 0.0))
+        chosen = np.unique(same_thresholds(chosen, len(costs)), axis=0)
+        cost = realise(scores[m], chosen, values)[:, 1]
+        cuts.append(chosen)
+        means.append(np.stack([np.interp(cost, reached, rise), cost], axis=1))
+    params = {name: np.stack([member[name] for member in members]) for name in params}
+    return frontier_of("lagrangian", shared, params, cuts, means, predictions)
+
+
+def same_thresholds(levels: np.ndarray, num_exits: int) -> np.ndarray:
+    """Returns thresholds that are one level at all exits but the last, ``[M, K]``."""
+    rows = np.repeat(levels[:, None], num_exits, axis=1).astype(np.float32)
+    rows[:, -1] = -np.inf
+    return rows
+
+
+def _lead_over(
+    members: Sequence[dict[str, np.ndarray]],
+    scores: Sequence[np.ndarray],
+    spent: np.ndarray,
+    costs: np.ndarray,
+) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
+    """Inserts means of neighbours, evenly, where their costs are far apart.
+
+    Args:
+      members: Parameters for each price.
+      scores: Theirs, ``[K, N]`` each.
+      spent: Mean cost at threshold 0, ``[L]``.
+      costs: ``[K]``.
+
+    Returns:
+      Members and scores, in order.
+    """
+    steps = GAP * max(costs[-1] - costs[0], 1e-12 * costs[-1])
+    counts = np.floor(np.abs(np.diff(spent)) / steps).astype(int)
+    all_members, all_scores = [members[0]], [scores[0]]
+    for m, count in enumerate(counts):
+        for t in np.linspace(0, 1, count + 2)[1:]:
+            pairs = {
+                name: (members[m][name], members[m + 1][name]) for name in members[m]
+            }
+            mean = {name: (1 - t) * a + t * b for name, (a, b) in pairs.items()}
+            all_members.append(mean)
+            all_scores.append((1 - t) * scores[m] + t * scores[m + 1])
+    return all_members, all_scores
+
+
+def _levels(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns thresholds, rising, and the mean cost that each leads to."""
+    levels = np.quantile(scores[:-1].max(axis=0), np.linspace(0, 1, LEVELS))
+    levels = np.unique(np.append(levels, 0.0))
+    rows = same_thresholds(levels, len(scores))
+    return levels, realise(scores, rows, values)[:, 1]
