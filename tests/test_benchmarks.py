@@ -7,26 +7,40 @@ import sys
 import numpy as np
 import pytest
 
+FLAGS = {
+    "train_chunk": ["--depth=8", "--batch_size=8", "--steps=2", "--repeats=1"],
+    "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
+    "ablation": ["some.npz", "--seeds=1"],
+    "guarantees": ["some.npz", "--draws=3", "--samples=50"],
+    "scheduler_fit": ["some.npz", "--repeats=1"],
+    "make_predictions": ["digits_k6", "--data_dir=.", "--out=made"],
+}
+PRINTED = {
+    "train_chunk": "ratio",
+    "equal_cost": "errors / maxprob_opt",
+    "ablation": "stopping alone",
+    "guarantees": "used / normal",
+    "scheduler_fit": "ratio",
+    "make_predictions": "digits_k6",
+}
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train_chunk", "equal_cost"])
-def test_prints_a_ratio(root, tmp_path, name) -> None:
-    flags = ["--depth=8", "--batch_size=8", "--steps=2", "--repeats=1"]
-    if name == "equal_cost":
-        rng = np.random.default_rng(0)
-        arrays = {"costs": [1.0, 2.0]}
-        for part in ("val", "test"):
-            arrays[f"{part}_labels"] = rng.integers(0, 3, 60)
-            arrays[f"{part}_logits"] = rng.normal(size=(2, 60, 3))
-        np.savez(tmp_path / "some.npz", **arrays)
-        flags = [str(tmp_path / "some.npz"), "--seeds=1"]
+@pytest.mark.parametrize("name", FLAGS)
+def test_prints_what_it_is_for(root, tmp_path, name) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {"costs": [1.0, 2.0]}
+    for part in ("val", "test"):
+        arrays[f"{part}_labels"] = rng.integers(0, 3, 60)
+        arrays[f"{part}_logits"] = rng.normal(size=(2, 60, 3))
+    np.savez(tmp_path / "some.npz", **arrays)
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *flags],
-        cwd=root,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        [sys.executable, "-m", f"benchmarks.{name}", *FLAGS[name]],
+        cwd=tmp_path,
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "ratio" in done.stdout or "errors / maxprob_opt" in done.stdout
+    assert PRINTED[name] in done.stdout

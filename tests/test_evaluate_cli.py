@@ -108,3 +108,35 @@ def test_mistake_is_one_clear_line(root, file, flags, message) -> None:
     assert len(lines) == 1 and lines[0].startswith("error: "), err
     assert message in lines[0]
     assert names(file.parent) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_exits, num_classes", [(2, 1000), (4, 2)])
+def test_all_schedulers_on_hard_predictions(
+    root, tmp_path, num_exits, num_classes
+) -> None:
+    """float16, exact 0 and 1, copies, few samples, absent classes, a worse exit."""
+    rng = np.random.default_rng(0)
+    arrays = {"costs": np.arange(1.0, num_exits + 1)}
+    for part in ("val", "test"):
+        labels = np.repeat(rng.integers(0, max(2, num_classes // 2), 25), 2)
+        logits = rng.normal(size=(num_exits, 50, num_classes))
+        logits[:-1, np.arange(50), labels] += 3
+        logits[:, 1::2] = logits[:, ::2]
+        logits[:, :20] *= 1e4
+        probs = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probs /= probs.sum(axis=-1, keepdims=True)
+        arrays[f"{part}_probs"] = probs.astype(np.float16)
+        arrays[f"{part}_labels"] = labels
+    assert {0, 1} <= set(arrays["val_probs"].astype(float).ravel())
+    np.savez(tmp_path / "hard.npz", **arrays)
+    status, _, err = run(
+        root, f"--predictions={tmp_path / 'hard.npz'}", "--temperature"
+    )
+    assert status == 0, err
+    found = json.loads((tmp_path / "hard_eval" / "results.json").read_text())
+    everyone = {record["scheduler"] for record in found["records"]}
+    assert everyone >= {"eenet", "lagrangian", "maxprob_opt", "pabee"}
+    for record in found["records"]:
+        assert record["val_mean_cost"] <= record["budget"] * (1 + 1e-9)
+        assert 0 <= record["test_accuracy"] <= 1

@@ -7,7 +7,8 @@ import pytest
 from eenet_jax import schedulers
 from eenet_jax.predictions import Predictions, Split, load_predictions
 from eenet_jax.runtime.simulate import simulate
-from eenet_jax.schedulers import confidence, lagrangian
+from eenet_jax.schedulers import confidence, gates, lagrangian
+from eenet_jax.schedulers.price_frontier import GAP, price_frontier
 
 QUICK = lagrangian.Recipe(
     prices=8, units=16, folds=3, ridges=(10.0, 100.0), steps=40, batch_size=128
@@ -77,6 +78,65 @@ def test_budget_is_kept_and_spent(predictions, key) -> None:
     ]
     assert all(c <= b + 1e-9 for c, b in zip(costs, (1.0, 1.2, 1.4, 1.6), strict=True))
     assert costs == sorted(costs) and costs[2] > 1.3
+
+
+def test_gates_start_at_the_best_thresholds() -> None:
+    odds = np.array([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0]], np.float32)
+    correct = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1]], np.float32)
+    prices = np.array([0.5, 3.0, 0.0])
+    costs = np.array([0.0, 0.5, 1.0])
+    stop = correct[..., None] - prices * costs[:, None, None]
+    shapes = {
+        "weights": np.ones((3, 2, 5)),
+        "bias": np.ones((3, 2, 4)),
+        "slope": np.ones((3, 2, 4)),
+    }
+    start = gates.log_odds_start(shapes, odds, stop, np.ones(4))
+    assert not start["bias"].any() and not start["slope"].any()
+    assert not start["weights"][..., 2:].any()
+    thresholds = -start["weights"][..., 0] / start["weights"][..., 1]
+    # Price 0.5: the first two leave first (a gain of 0.5 each), nobody at exit 2, whose
+    # answers are wrong. Price 3: going on never pays. Price 0: nothing is gained.
+    assert thresholds[0].tolist() == [1.5, 4.0]
+    assert thresholds[1, 0] < 0
+    assert thresholds[2].tolist() == [4.0, 4.0]
+
+
+def test_weights_say_which_samples_start_the_gates() -> None:
+    odds = np.array([[3.0, 2.0, 1.0, 0.0]], np.float32)
+    stop = np.stack([np.array([[1.0, -1, 5, -9]]).T, np.zeros((4, 1))])
+    shapes = {name: np.ones((1, 1, 2)) for name in ("weights", "bias", "slope")}
+
+    def threshold(weights):
+        found = gates.log_odds_start(shapes, odds, stop, np.array(weights))["weights"]
+        return -found[0, 0, 0] / found[0, 0, 1]
+
+    assert threshold([1.0, 1, 1, 1]) == pytest.approx(0.5)
+    assert threshold([1.0, 1, 0, 1]) == pytest.approx(2.5)
+
+
+def test_candidates_lead_over_between_far_apart_costs() -> None:
+    """Two prices, at which all go on and all stop."""
+    split = misleading(200, 2)
+    given = Predictions(split, split, np.array([1.0, 2.0]))
+    x = confidence.all_features(split.logits).x
+    units = np.zeros((1, x.shape[-1], 1), np.float32)
+    shared = confidence.design_params(x, units, units[:, 0])
+    weights = np.zeros((2, 1, 2 + x.shape[-1]), np.float32)
+    weights[:, 0, 0] = [-9.0, 9.0]
+    weights[:, 0, 1] = 1.0
+    classes = np.zeros((2, 1, 3), np.float32)
+    params = {"weights": weights, "bias": classes, "slope": classes}
+    crossed = np.stack([np.full((1, 200), -9.0), np.full((1, 200), 9.0)])
+    prices, rows = np.array([0.1, 0.2]), np.arange(2)
+    fitted = price_frontier(shared, params, prices, crossed, rows, given)
+    intercepts = np.linspace(-9, 9, 2 + round(1 / GAP))
+    np.testing.assert_allclose(fitted.params["weights"][:, 0, 0], intercepts, atol=1e-5)
+    right = split.correct.mean(axis=1)
+    # The mean price, 0.15, is the slope; the mean of the two levels is measured.
+    honest = fitted.val_accuracy[2:]  # behind "all first" and "all last"
+    assert honest.min() == pytest.approx(right.mean() - 0.075, abs=1e-6)
+    assert honest.max() == pytest.approx(right.mean() + 0.075, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_classes, num_samples", [(2, 50), (1000, 60)])
