@@ -32,7 +32,7 @@ from eenet_jax.schedulers.price_frontier import price_frontier
 # unless another is surely better.
 MIXTURES = {"combined": (1 / 3,), "stopping": (0.0,), "gates": (1.0,)}
 VARIANTS = tuple(MIXTURES)
-SURE = 2.0  # standard errors of the difference
+SURE = 3.0  # standard errors of the difference
 COARSE = 3  # every so many prices are cross-validated
 
 

@@ -106,22 +106,23 @@ def _cross_fit(design, target, kinds, member, strengths):
         factor = jax.scipy.linalg.cho_factor(gram + jnp.diag(penalty))
         return jax.scipy.linalg.cho_solve(factor, moment)
 
-    def without_folds(strength):
+    def penalty_of(strength):
         penalty = strength[0] * jnp.array(RIDGES_OF_KINDS) + 1e-3
-        penalty = penalty.at[-1].mul(strength[1])[kinds]
-        crossed = sum(
+        return penalty.at[-1].mul(strength[1])[kinds]
+
+    def without_folds(strength):
+        penalty = penalty_of(strength)
+        return sum(
             inside[:, None] * (design @ solve(gram - g, moment - m, penalty))
             for inside, g, m in zip(member, grams, moments, strict=True)
         )
-        # What the decisions gain over always going on, over all prices.
-        gain = jnp.mean(jnp.where(crossed >= 0, target, 0.0))
-        return gain, penalty, crossed
 
-    def better(best, strength):
-        found = without_folds(strength)
-        keep = found[0] > best[0]
-        return jax.tree.map(lambda a, b: jnp.where(keep, a, b), found, best), None
-
-    best, _ = jax.lax.scan(better, without_folds(strengths[0]), strengths[1:])
-    _, penalty, crossed = best
-    return solve(gram, moment, penalty), crossed
+    crossed = jax.lax.map(without_folds, strengths)  # [S, N, L]
+    # What the decisions gain over always going on, over all prices.
+    gains = jnp.where(crossed >= 0, target[None], 0.0).mean(axis=2) @ member.T
+    total = gains.sum(axis=1, keepdims=True)
+    # A fold has no say in the strength that its samples are judged with.
+    of_fold = jnp.argmax(total - gains, axis=0)  # [F]
+    crossed = crossed[of_fold @ member.astype(int), jnp.arange(len(target))]
+    best = jnp.argmax(total)
+    return solve(gram, moment, penalty_of(strengths[best])), crossed
