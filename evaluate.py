@@ -28,7 +28,10 @@ _MODE = flags.DEFINE_string(
     "every budget.",
 )
 _SCHEDULER = flags.DEFINE_string(
-    "scheduler", "all", "Schedulers to fit, with commas between, or all."
+    "scheduler",
+    "all",
+    "Schedulers to fit, with commas between; all, or NAME:VARIANT as eenet:published "
+    "(README), too.",
 )
 _BUDGETS = flags.DEFINE_string(
     "budgets",
@@ -106,12 +109,23 @@ def main(argv: Sequence[str]) -> None:
                 "compares nothing; leave it out"
             )
 
-    for flag in (_TEMPERATURE, _ENSEMBLE):
-        if flag.value and _POLICY.value is not None:
-            raise errors.UserError(
-                f"--{flag.name} cannot be given with --policy, whose file says whether "
-                "logits are adjusted; leave it out"
-            )
+    fit_flags = (_SCHEDULER, _TEMPERATURE, _ENSEMBLE)
+    if _POLICY.value is not None:
+        _refuse((*fit_flags, _MODE), "--policy, which fits nothing")
+    if _MODE.value == "anytime":
+        others = (*fit_flags, _CONFIDENCE, _MAX_DROP, _BUDGETS)
+        _refuse(others, "--mode=anytime, which has no schedulers")
+    if _PREDICTIONS.value is not None:
+        _refuse([_CHECKPOINT], "--predictions, which has no checkpoints")
+        _refuse([_COST], "--predictions, whose file has the costs")
+    if _CONFIDENCE.value is not None and not 0 < _CONFIDENCE.value < 1:
+        raise errors.UserError(
+            f"--confidence={_CONFIDENCE.value} must be in (0, 1), e.g. 0.95"
+        )
+    if _MAX_DROP.value is not None and not 0 <= _MAX_DROP.value < 1:
+        raise errors.UserError(
+            f"--max_drop={_MAX_DROP.value} must be in [0, 1), e.g. 0.005"
+        )
 
     import jax  # JAX starts only once the flags are read
 
@@ -120,11 +134,6 @@ def main(argv: Sequence[str]) -> None:
 
     details = {}
     if _PREDICTIONS.value is not None:
-        if _COST.value is not None:
-            raise errors.UserError(
-                f"--cost={_COST.value} cannot be given with --predictions, whose file "
-                "has the costs; leave it out"
-            )
         path = pathlib.Path(_PREDICTIONS.value)
         predictions = load_predictions(path)
         output = path.with_name(path.name.removesuffix(".npz") + "_eval")
@@ -145,7 +154,13 @@ def main(argv: Sequence[str]) -> None:
         budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
         path = pathlib.Path(_POLICY.value)
         evaluation.make_output(output)
-        results = evaluation.apply_saved(path, budgets, predictions)
+        results = evaluation.apply_saved(
+            path,
+            budgets,
+            predictions,
+            confidence=_CONFIDENCE.value,
+            max_drop=_MAX_DROP.value,
+        )
         results["cost_details"] = details
         print(evaluation.write_report(results, output))
         return
@@ -168,6 +183,15 @@ def main(argv: Sequence[str]) -> None:
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
     print(evaluation.write_report(results, output))
+
+
+def _refuse(given: Sequence[flags.FlagHolder], beside: str) -> None:
+    for holder in given:
+        if flags.FLAGS[holder.name].present:
+            raise errors.UserError(
+                f"{flags.FLAGS[holder.name].serialize()} cannot be given with "
+                f"{beside}; leave it out"
+            )
 
 
 def _check_choice(flag: str, value: str, choices: Sequence[str]) -> None:

@@ -186,26 +186,45 @@ def policies_for(
 
 
 def apply_saved(
-    path: pathlib.Path, budgets: np.ndarray, predictions: Predictions
+    path: pathlib.Path,
+    budgets: np.ndarray,
+    predictions: Predictions,
+    *,
+    confidence: float | None = None,
+    max_drop: float | None = None,
 ) -> dict[str, Any]:
     """Measures a saved policy, or a saved fit for each budget, without fitting.
 
     Args:
       path: A file of ``save_policy`` or of ``policies/``.
-      budgets: For a fit. A policy gets one record, with its validation cost as budget.
+      budgets: For a fit; they are kept on the validation part of ``predictions``. A
+        policy gets one record, with its validation cost as budget.
       predictions: To measure on.
+      confidence: As in ``evaluate``; for a fit that was made with it.
+      max_drop: Likewise.
 
     Returns:
       As ``evaluate``; the scheduler is called by the file's name.
 
     Raises:
-      UserError: If the file holds neither, or is for another number of exits.
+      UserError: If the file holds neither, is for another number of exits or classes,
+        or cannot give the guarantee asked for.
     """
     saved = schedulers_lib.load(path)
     chosen = [(None, saved)]
-    if isinstance(saved, schedulers_lib.Frontier):
-        chosen = policies_for(saved, budgets)
     added = {"scheduler": path.stem, "fit_seconds": 0.0}
+    if isinstance(saved, schedulers_lib.Frontier):
+        saved = saved.with_costs(predictions)
+        if max_drop is None:
+            chosen = policies_for(saved, budgets, confidence)
+        else:
+            chosen = [(None, saved.for_drop(max_drop, confidence or DROP_CONFIDENCE))]
+            added["max_drop"] = max_drop
+    elif confidence is not None or max_drop is not None:
+        raise UserError(
+            f"{path} holds one policy, which guarantees nothing; leave out "
+            "--confidence and --max_drop, or give a fit made with --confidence"
+        )
     measured = {path.stem: measure(chosen, predictions, added)}
     return _results(predictions, measured, saved.adjustment)
 

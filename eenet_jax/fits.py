@@ -79,13 +79,15 @@ def fingerprint(
     key: jax.Array,
     options: Mapping[str, Any],
 ) -> str:
-    """Returns a hash of all that a fit depends on, this package's version included.
+    """Returns a hash of all that a fit depends on, the schedulers' code included.
 
     ``options`` are the other arguments of ``schedulers.fit``.
     """
     chosen = sorted(options.items())
     settled = (name, eenet_jax.__version__, chosen, predictions.cost_unit)
     digest = hashlib.sha256(repr(settled).encode())
+    for source in sorted(pathlib.Path(schedulers.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     val = predictions.val
     arrays = (budgets, jax.random.key_data(key), predictions.costs)
     for array in (*arrays, val.logits, val.labels, *(val.features or ())):

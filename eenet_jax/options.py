@@ -49,8 +49,8 @@ def parse_schedulers(
     """Reads ``--scheduler``.
 
     Args:
-      text: Names with commas between, or "all": those that these predictions suffice
-        for.
+      text: Names with commas between; "all" stands for those that these predictions
+        suffice for.
       predictions: What there is.
 
     Returns:
@@ -60,10 +60,13 @@ def parse_schedulers(
       UserError: If a name is unknown or names a scheduler that lacks something.
     """
     every = list(schedulers_lib.SCHEDULERS)
-    names = every if text == "all" else list(dict.fromkeys(text.split(",")))
+    parts = text.split(",")
+    names = [n for part in parts for n in (every if part == "all" else [part])]
+    names = list(dict.fromkeys(names))
     lacks = {n: schedulers_lib.missing_evidence(n, predictions) for n in names}
     lacks = {name: lack for name, lack in lacks.items() if lack}
-    if lacks and text != "all":
-        listed = "; ".join(f"{name} needs {lack}" for name, lack in lacks.items())
+    asked = {name: lack for name, lack in lacks.items() if name in parts}
+    if asked:
+        listed = "; ".join(f"{name} needs {lack}" for name, lack in asked.items())
         raise UserError(f"--scheduler={text}: {listed}, which these predictions lack")
     return [name for name in names if name not in lacks], lacks

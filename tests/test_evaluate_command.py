@@ -78,13 +78,13 @@ def test_two_schedulers(run, file) -> None:
 
 def test_temperature_and_ensemble(run, file) -> None:
     def results(*flags: str) -> dict:
-        given = ["--scheduler=msdnet", "--budgets=1,2,4", f"--predictions={file}"]
+        given = ["--budgets=1,2,4", f"--predictions={file}"]
         assert run(*given, *flags)[0] == 0
         return json.loads((file.parent / "some_eval" / "results.json").read_text())
 
-    plain = results()
+    plain = results("--scheduler=msdnet")
     assert plain["adjustment"] == {"temperature": None, "ensemble": False}
-    both = results("--temperature", "--ensemble")
+    both = results("--scheduler=msdnet", "--temperature", "--ensemble")
     assert len(both["adjustment"]["temperature"]) == 3
     assert all(0.05 <= t <= 20 for t in both["adjustment"]["temperature"])
     assert both["adjustment"]["ensemble"] is True
@@ -108,6 +108,11 @@ MISTAKES = [
     (["--workdir={}/below"], "holds no run"),
     (["--workdir=x", "--predictions={}"], "give either --workdir=DIR or"),
     (["--predictions={}", "--policy=x", "--ensemble"], "--ensemble cannot be given"),
+    (["--predictions={}", "--policy=x", "--scheduler=msdnet"], "--scheduler=msdnet"),
+    (["--predictions={}", "--policy=x", "--mode=anytime"], "--mode=anytime cannot"),
+    (["--predictions={}", "--mode=anytime", "--max_drop=0.1"], "--max_drop=0.1 cannot"),
+    (["--predictions={}", "--max_drop=1.5"], "--max_drop=1.5 must be in [0, 1)"),
+    (["--predictions={}", "--checkpoint=latest"], "--checkpoint=latest cannot"),
 ]
 
 

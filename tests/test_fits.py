@@ -85,3 +85,13 @@ def test_fits_of_several_seeds_are_kept_beside_each_other(
     assert names == {f"{stem}.{end}" for stem in stems for end in ("npz", "json")}
     for which in (0, 1, 2):
         assert fit(predictions, tmp_path, seed=which, which=which)[2]
+
+
+def test_other_code_fits_anew(predictions, tmp_path, monkeypatch) -> None:
+    fit(predictions, tmp_path)
+    assert fit(predictions, tmp_path)[2]
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "new.py").write_text("# another recipe")
+    code = str(tmp_path / "code" / "__init__.py")
+    monkeypatch.setattr("eenet_jax.fits.schedulers.__file__", code)
+    assert not fit(predictions, tmp_path)[2]

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eenet_jax.errors import UserError
 from eenet_jax.predictions import Split
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.thresholds import first_exit
@@ -58,24 +57,10 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
       costs: Cumulative cost up to each exit, ``[K]``.
 
     Raises:
-      UserError: If policy, split and costs do not agree on the number of exits, or an
-        adjusted policy and the split on the number of classes.
+      UserError: If policy, split and costs do not agree on the number of exits, or
+        policy and split on the number of classes.
     """
-    counts = {policy.num_exits, len(split.logits), len(costs)}
-    if len(counts) > 1:
-        raise UserError(
-            f"the policy has {policy.num_exits} exits, the predictions "
-            f"{len(split.logits)} and the costs {len(costs)}; fit the policy on "
-            "predictions of this network"
-        )
-    adjustment = policy.adjustment
-    num_classes = split.logits.shape[-1]
-    if adjustment is not None and adjustment.num_classes != num_classes:
-        raise UserError(
-            f"the policy was fitted for {adjustment.num_classes} classes, the "
-            f"predictions have {num_classes}; fit the policy on predictions of this "
-            "network"
-        )
+    policy.check_for(split, costs)
     exit_index, labels, scores = jax.device_get(_replay(policy, split.logits))
     return Decisions(exit_index, labels, scores, np.asarray(costs)[exit_index])
 

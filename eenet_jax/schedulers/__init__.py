@@ -26,6 +26,7 @@ from eenet_jax.schedulers import (
 )
 from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
 from eenet_jax.schedulers.budget import Frontier
+from eenet_jax.schedulers.folds import draw_share
 from eenet_jax.schedulers.policy import Policy, load_policy, save_policy
 
 __all__ = [
@@ -106,15 +107,13 @@ def fit(
 
 def _hold_out(split: Split, calibration: float) -> tuple[Split, Split]:
     """Draws the samples held out for guarantees; returns them and the others."""
-    num_samples = split.num_samples
-    num_held = round(calibration * num_samples)
-    if not 0 < num_held < num_samples:
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    held, rest = draw_share(rng, split.num_samples, calibration)
+    if not (len(held) and len(rest)):
         raise UserError(
-            f"calibration={calibration} of {num_samples} validation samples leaves "
-            "none on one side; take a share between 0 and 1"
+            f"calibration={calibration} of {split.num_samples} validation samples "
+            "leaves none on one side; take a share between 0 and 1"
         )
-    order = np.random.default_rng(HELD_OUT_SEED).permutation(num_samples)
-    held, rest = np.sort(order[:num_held]), np.sort(order[num_held:])
     return split.take(held), split.take(rest)
 
 

@@ -34,7 +34,7 @@ class Frontier:
       member: Which of the P each candidate uses, int32 ``[M]``.
       thresholds: float32 ``[M, K]``.
       val_cost: Mean cost on the calibration split, float64 ``[M]``.
-      val_accuracy: Accuracy there, float64 ``[M]``.
+      val_accuracy: Accuracy there, float64 ``[M]``; some schedulers estimate it.
       cost_unit: Unit of costs and budgets.
       num_samples: Size of the calibration split.
       held: Samples held out for guarantees, or None.
@@ -125,15 +125,35 @@ class Frontier:
             own logits.
           costs: ``[K]``.
         """
+        correct = adjust_lib.adjust_split(self.adjustment, split).correct
+        held = calibration_lib.HeldOut(self._exits(split), correct, np.asarray(costs))
+        return dataclasses.replace(self, held=held)
+
+    def with_costs(self, predictions: Predictions) -> "Frontier":
+        """Returns the frontier with costs measured on the validation part of these.
+
+        They may have another unit, or be another measurement, than those it was fitted
+        for. Guarantees keep the samples that they had.
+        """
+        self.policy(FIRST).check_for(predictions.val, predictions.costs)
+        exits, costs = self._exits(predictions.val), np.asarray(predictions.costs)
+        held = self.held and dataclasses.replace(self.held, costs=costs)
+        return dataclasses.replace(
+            self,
+            val_cost=costs[exits].mean(axis=1),
+            cost_unit=predictions.cost_unit,
+            held=held,
+        )
+
+    def _exits(self, split: Split) -> np.ndarray:
+        """Returns the exit of each sample for all candidates, uint8 ``[M, N]``."""
         exits = np.empty((len(self.member), len(split.labels)), np.uint8)
         for p in np.unique(self.member):
             rows = np.flatnonzero(self.member == p)
             scores = score_split(self.policy(int(rows[0])), split)
             for m in rows:
                 exits[m] = np.argmax(scores >= self.thresholds[m][:, None], axis=0)
-        correct = adjust_lib.adjust_split(self.adjustment, split).correct
-        held = calibration_lib.HeldOut(exits, correct, np.asarray(costs))
-        return dataclasses.replace(self, held=held)
+        return exits
 
     def policy(self, m: int) -> Policy:
         """Returns candidate ``m``."""

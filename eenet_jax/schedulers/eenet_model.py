@@ -110,7 +110,17 @@ def chained_scores(params: dict[str, jax.Array], inputs: jax.Array) -> jax.Array
     weights = params["weights"]
     own = jnp.einsum("kbd,kd->kb", inputs, weights[:, :size]) + params["bias"][:, None]
     chain = jnp.eye(num_exits) - jnp.tril(weights[:, size:], -1)
-    return jax.scipy.linalg.solve_triangular(chain, own, lower=True, unit_diagonal=True)
+    return solve_chain(chain, own)
+
+
+def solve_chain(chain: jax.Array, own: jax.Array) -> jax.Array:
+    """Solves ``chain @ scores = own`` for a unit lower triangular ``[K, K]`` chain.
+
+    By its inverse: with a batch at its right side, a solve on CPUs is left to a BLAS
+    whose threads wait on other programs.
+    """
+    solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True)
+    return solve(chain, jnp.eye(len(chain)), unit_diagonal=True) @ own
 
 
 def loss(

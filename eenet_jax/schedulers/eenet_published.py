@@ -19,6 +19,7 @@ import optax
 
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers.eenet_model import solve_chain
 from eenet_jax.schedulers.expectations import expected, log_exit_distribution
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.scorers import linear_inputs
@@ -30,7 +31,7 @@ class Preset(NamedTuple):
     """Hyper-parameters: the loss weights and widths of the released schedulers.
 
     Attributes:
-      restarts: Trials; the most accurate on the validation part is taken.
+      restarts: Trials; for a budget one is taken by its validation accuracy.
       steps: Updates, in turn of scores and assignments.
       batch_size: Samples a step, at most.
       learning_rate: Of Adam. The published one works only because gradients add up.
@@ -132,9 +133,7 @@ def losses(
     weights = params["weights"]
     own = jnp.einsum("kbd,kd->kb", inputs, weights[:, :size])
     chain = jnp.eye(num_exits) - jnp.tril(weights[:, size:], -1)
-    scores = jax.scipy.linalg.solve_triangular(
-        chain, own, lower=True, unit_diagonal=True
-    )
+    scores = solve_chain(chain, own)
     past = (
         params["w1"][..., size:]
         * jnp.tril(jnp.ones((num_exits, num_exits)), -1)[:, None]

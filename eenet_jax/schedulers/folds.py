@@ -22,6 +22,17 @@ def draw_folds(
     return np.repeat(of_block, block)[:num_samples]
 
 
+def draw_share(
+    rng: np.random.Generator, num_samples: int, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows of a share of the samples, of whole blocks, and the others."""
+    block = max(1, min(BLOCK, num_samples // 64))
+    num_blocks = -(-num_samples // block)
+    drawn = rng.permutation(num_blocks) < round(share * num_blocks)
+    inside = np.repeat(drawn, block)[:num_samples]
+    return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+
 def rows_outside(fold: np.ndarray, num_folds: int) -> list[np.ndarray]:
     """Returns, for each fold, the rows that are not in it; all if there are none."""
     outside = [np.flatnonzero(fold != f) for f in range(num_folds)]

@@ -40,6 +40,8 @@ def log_odds_start(
         order = jnp.argsort(-odds)
         gain = jnp.cumsum((weights[:, None] * (stop - later))[order], axis=0)  # [N, L]
         ranked = odds[order]
+        can_cut = ranked > jnp.append(ranked[1:], -jnp.inf)  # not between equals
+        gain = jnp.where(can_cut[:, None], gain, -jnp.inf)
         cuts = (ranked + jnp.append(ranked[1:], ranked[-1] - 1.0)) / 2
         best = jnp.argmax(gain, axis=0)
         some = jnp.max(gain, axis=0) > 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
+from eenet_jax.predictions import Split
 from eenet_jax.schedulers import adjust as adjust_lib
 from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.scorers import SCORERS, Trail
@@ -81,6 +82,32 @@ class Policy:
 
     def _tempered(self, k: int, evidence: Evidence) -> jax.Array:
         return adjust_lib.adjust(self.adjustment, k, evidence.logits, ())[0]
+
+    @property
+    def num_classes(self) -> int | None:
+        """Classes that it was fitted for, or None if any will do."""
+        if self.scorer == "lagrangian":
+            return self.params["bias"].shape[-1]
+        if self.scorer in ("eenet", "eenet_linear"):
+            return self.params["weights"].shape[-1] - 2 - self.num_exits
+        return None if self.adjustment is None else self.adjustment.num_classes
+
+    def check_for(self, split: Split, costs: np.ndarray) -> None:
+        """Raises a UserError if the policy is for other exits or classes than these."""
+        counts = {self.num_exits, len(split.logits), len(costs)}
+        if len(counts) > 1:
+            raise UserError(
+                f"the policy has {self.num_exits} exits, the predictions "
+                f"{len(split.logits)} and the costs {len(costs)}; fit the policy on "
+                "predictions of this network"
+            )
+        num_classes = split.logits.shape[-1]
+        if self.num_classes not in (None, num_classes):
+            raise UserError(
+                f"the policy was fitted for {self.num_classes} classes, the "
+                f"predictions have {num_classes}; fit the policy on predictions of "
+                "this network"
+            )
 
     def output(self, k: int, logits: jax.Array, trail: Trail) -> jax.Array:
         """Returns the logits that exit ``k`` answers with.

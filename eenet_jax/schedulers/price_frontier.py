@@ -13,7 +13,7 @@ from eenet_jax.schedulers.budget import (
     score_split,
 )
 from eenet_jax.schedulers.policy import Policy
-from eenet_jax.schedulers.thresholds import realise
+from eenet_jax.schedulers.thresholds import TIE, realise
 
 GAP = 0.02  # of the cost range, which neighbours may differ by
 LEVELS = 41  # thresholds tried for each member
@@ -54,19 +54,29 @@ def price_frontier(
     members = [
         {name: leaf[m] for name, leaf in params.items()} for m in range(len(prices))
     ]
-    policies = (Policy("lagrangian", {**shared, **m}, at_zero[0]) for m in members)
-    scores = [score_split(policy, split) for policy in policies]
+
+    def score(member):
+        return score_split(
+            Policy("lagrangian", {**shared, **member}, at_zero[0]), split
+        )
+
+    scores = [score(member) for member in members]
     spent = np.array([realise(score, at_zero, values)[0, 1] for score in scores])
 
     reached = np.maximum.accumulate(spent[::-1])  # by falling price
     slopes = (prices[::-1][1:] + prices[::-1][:-1]) / 2
     rise = np.concatenate([[0.0], np.cumsum(slopes * np.diff(reached))])
     honest = [np.concatenate([a, np.zeros_like(a[:1])]) for a in crossed]
-    measured = [realise(score, at_zero, values)[0, 0] for score in honest]
+    measured = [realise(a, at_zero, values)[0, 0] for a in honest]
     rise = np.clip(rise + np.mean(measured - rise[::-1][rows]), 0.0, 1.0)
+    # Beyond what any price pays for, more and more samples just go on to the end.
+    reached = np.append(reached, costs[-1])
+    rise = np.append(rise, split.correct[-1].mean())
 
-    members, scores = _lead_over(members, scores, spent, costs)
-    tables = [_levels(score, values) for score in scores]
+    members = _lead_over(members, spent, costs)
+    scores = [score(member) for member in members]
+    clear = [_clear_levels(score) for score in scores]
+    tables = [_levels(*pair, values) for pair in zip(scores, clear, strict=True)]
     spent = [np.interp(0.0, levels, cost) for levels, cost in tables]
     ends = np.concatenate([[costs[-1]], spent, [costs[0]]])
     cuts, means = [], []
@@ -75,7 +85,8 @@ def price_frontier(
         # Cost rises with the threshold; np.interp wants it strictly so.
         rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
         chosen = np.unique(np.append(np.interp(wanted, rising, levels), 0.0))
-        chosen = np.unique(same_thresholds(chosen, len(costs)), axis=0)
+        chosen = np.unique(_nearest(clear[m], chosen))
+        chosen = same_thresholds(chosen, len(costs))
         cost = realise(scores[m], chosen, values)[:, 1]
         cuts.append(chosen)
         means.append(np.stack([np.interp(cost, reached, rise), cost], axis=1))
@@ -91,39 +102,48 @@ def same_thresholds(levels: np.ndarray, num_exits: int) -> np.ndarray:
 
 
 def _lead_over(
-    members: Sequence[dict[str, np.ndarray]],
-    scores: Sequence[np.ndarray],
-    spent: np.ndarray,
-    costs: np.ndarray,
-) -> tuple[list[dict[str, np.ndarray]], list[np.ndarray]]:
+    members: Sequence[dict[str, np.ndarray]], spent: np.ndarray, costs: np.ndarray
+) -> list[dict[str, np.ndarray]]:
     """Inserts means of neighbours, evenly, where their costs are far apart.
 
     Args:
       members: Parameters for each price.
-      scores: Theirs, ``[K, N]`` each.
       spent: Mean cost at threshold 0, ``[L]``.
       costs: ``[K]``.
-
-    Returns:
-      Members and scores, in order.
     """
     steps = GAP * max(costs[-1] - costs[0], 1e-12 * costs[-1])
     counts = np.floor(np.abs(np.diff(spent)) / steps).astype(int)
-    all_members, all_scores = [members[0]], [scores[0]]
+    led = [members[0]]
     for m, count in enumerate(counts):
-        for t in np.linspace(0, 1, count + 2)[1:]:
-            pairs = {
-                name: (members[m][name], members[m + 1][name]) for name in members[m]
-            }
-            mean = {name: (1 - t) * a + t * b for name, (a, b) in pairs.items()}
-            all_members.append(mean)
-            all_scores.append((1 - t) * scores[m] + t * scores[m + 1])
-    return all_members, all_scores
+        one, other = members[m], members[m + 1]
+        for t in np.linspace(0, 1, count + 2)[1:].astype(np.float32):
+            led.append({name: (1 - t) * one[name] + t * other[name] for name in one})
+    return led
 
 
-def _levels(scores: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _clear_levels(scores: np.ndarray) -> np.ndarray:
+    """Returns thresholds that no score is near, between all that differ, rising.
+
+    Scores that are equal but for rounding must not be told apart.
+    """
+    rising = np.unique(scores[:-1].astype(np.float64))
+    room = np.diff(rising) > 4 * TIE * np.maximum(1.0, np.abs(rising[1:]))
+    middle = ((rising[1:] + rising[:-1]) / 2)[room]
+    return np.concatenate([rising[:1] - 1.0, middle, rising[-1:] + 1.0])
+
+
+def _nearest(rising: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns for each value wanted the nearest of rising ones."""
+    above = np.clip(np.searchsorted(rising, wanted), 1, len(rising) - 1)
+    low, high = rising[above - 1], rising[above]
+    return np.where(wanted - low < high - wanted, low, high)
+
+
+def _levels(
+    scores: np.ndarray, clear: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns thresholds, rising, and the mean cost that each leads to."""
     levels = np.quantile(scores[:-1].max(axis=0), np.linspace(0, 1, LEVELS))
-    levels = np.unique(np.append(levels, 0.0))
+    levels = np.unique(_nearest(clear, np.append(levels, 0.0)))
     rows = same_thresholds(levels, len(scores))
     return levels, realise(scores, rows, values)[:, 1]

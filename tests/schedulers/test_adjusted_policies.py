@@ -14,6 +14,7 @@ from eenet_jax.runtime.simulate import simulate
 from eenet_jax.schedulers import Adjustment, Policy, load_policy, save_policy
 from eenet_jax.schedulers.adjust import adjust_split, fit_temperature
 from eenet_jax.schedulers.evidence import Evidence
+from eenet_jax.schedulers.folds import draw_share
 from eenet_jax.schedulers.scorers import SCORERS
 
 K, N, C = 3, 120, 4
@@ -180,8 +181,8 @@ def test_frontier_saved_and_loaded(tmp_path) -> None:
 
 def test_held_out_rows_do_not_decide_the_temperature() -> None:
     val = make_split(1)
-    order = np.random.default_rng(schedulers.HELD_OUT_SEED).permutation(N)
-    held, rest = order[: N // 2], np.sort(order[N // 2 :])
+    rng = np.random.default_rng(schedulers.HELD_OUT_SEED)
+    held, rest = draw_share(rng, N, 0.5)
     frontier, _ = fit(val=val, temperature=True, ensemble=True, calibration=0.5)
     expected = fit_temperature(val.logits[:, rest], val.labels[rest])
     np.testing.assert_array_equal(frontier.adjustment.temperature, expected)
@@ -200,8 +201,8 @@ def test_held_out_rows_do_not_decide_the_temperature() -> None:
 def test_held_out_answers_are_the_adjusted() -> None:
     val = make_split(1)
     frontier, _ = fit(val=val, ensemble=True, calibration=0.5)
-    order = np.random.default_rng(schedulers.HELD_OUT_SEED).permutation(N)
-    held = val.take(np.sort(order[: N // 2]))
+    rng = np.random.default_rng(schedulers.HELD_OUT_SEED)
+    held = val.take(draw_share(rng, N, 0.5)[0])
     expected = adjust_split(ADJUSTMENTS["ensemble"], held).correct
     np.testing.assert_array_equal(frontier.held.correct, expected)
     assert (expected != held.correct).any()
