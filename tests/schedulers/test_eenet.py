@@ -216,7 +216,14 @@ def learnable(num_samples: int, seed: int) -> Split:
     return Split((1.5 * logits).astype(np.float32), labels)
 
 
-@pytest.mark.parametrize("variant", eenet.VARIANTS)
+QUICK = ("nn+nn", "patience+nn", "maxpred+exp")
+ALL = [
+    variant if variant in QUICK else pytest.param(variant, marks=pytest.mark.slow)
+    for variant in eenet.VARIANTS
+]
+
+
+@pytest.mark.parametrize("variant", ALL)
 def test_every_variant_keeps_its_budget_and_beats_chance(variant, key) -> None:
     costs = np.array([1.0, 2.0, 3.0])
     given = Predictions(learnable(400, 0), learnable(1000, 1), costs)
@@ -229,6 +236,7 @@ def test_every_variant_keeps_its_budget_and_beats_chance(variant, key) -> None:
     assert run.accuracy(given.val.labels) > mixture
 
 
+@pytest.mark.slow
 def test_many_exits_compile_quickly_enough(key) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(20, 60, 3)).astype(np.float32)
