@@ -39,7 +39,7 @@ SCORES = {
 }
 DISTRIBUTIONS = ("nn", "exp")
 VARIANTS = ("published", *(f"{s}+{d}" for s in SCORES for d in DISTRIBUTIONS))
-PLANNED = 60  # candidates for each budget
+PLANNED = 120  # candidates for each budget
 CERTAIN = 1e-4  # fixed scores are kept this far from 0 and 1
 
 
