@@ -6,7 +6,15 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-from eenet_jax.backbones import resnet
+from eenet_jax.backbones import (
+    bert,
+    densenet,
+    msdnet,
+    resnet,
+    resnet8,
+    resnet_imagenet,
+    vgg,
+)
 from eenet_jax.backbones.staged import Backbone, StagedModule
 from eenet_jax.errors import UserError
 
@@ -18,6 +26,21 @@ BACKBONES = {
     "resnet44": functools.partial(resnet.cifar_resnet, depth=44),
     "resnet56": functools.partial(resnet.cifar_resnet, depth=56),
     "resnet110": functools.partial(resnet.cifar_resnet, depth=110),
+    "resnet8_2ee": resnet8.resnet8_2ee,
+    "resnet18": resnet_imagenet.resnet18,
+    "resnet34": resnet_imagenet.resnet34,
+    "resnet50": resnet_imagenet.resnet50,
+    "vgg11_bn": vgg.vgg11_bn,
+    "vgg19_bn": vgg.vgg19_bn,
+    "densenet121_4": densenet.densenet121_4,
+    "densenet121": densenet.densenet121,
+    "densenet_bc_40_12": densenet.densenet_bc_40_12,
+    "msdnet35_5": msdnet.msdnet35_5,
+    "msdnet": msdnet.msdnet,
+    "cifar_msdnet": msdnet.cifar_msdnet,
+    "bert_4": bert.bert_4,
+    "bert": bert.bert,
+    "minilm": bert.minilm,
 }
 
 
@@ -79,7 +102,8 @@ def _check_options(name: str, builder: Any, options: dict[str, Any]) -> None:
             )
         kind = int if known[field].default is known[field].empty else None
         kind = kind or type(known[field].default)
-        if kind is not type(options[field]):
+        given = type(options[field])
+        if kind is not given and (kind, given) != (float, int):
             raise UserError(
                 f"model.options.{field}={options[field]!r} must be of type "
                 f"{kind.__name__}, not {type(options[field]).__name__}"

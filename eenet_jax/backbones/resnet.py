@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
 
 
 class Segment(nn.Module):
-    """The residual blocks of one stage, in order."""
+    """The blocks of one stage, in order."""
 
     blocks: tuple[nn.Module, ...]
 
@@ -113,8 +113,14 @@ def resnet56_3(
     dtype: Any = jnp.float32,
 ) -> StagedModule:
     """Builds EENet's ResNet56-3: [9, 9, 9] bottlenecks, exits after blocks 9 and 18."""
-    blocks = [Bottleneck(spec, dtype) for spec in _block_specs(9, 16)]
-    return _staged(blocks, 16, num_classes, exits, head, reduction, dtype)
+    blocks = [Bottleneck(spec, dtype) for spec in block_specs((9, 9, 9), 16)]
+    return build_staged(
+        Stem(16, dtype),
+        blocks,
+        exits=exits,
+        early_head=build_head(head, num_classes, reduction=reduction, dtype=dtype),
+        last_head=LinearHead(num_classes, dtype),
+    )
 
 
 def cifar_resnet(
@@ -155,35 +161,56 @@ def cifar_resnet(
             f"model.options.shortcut={shortcut!r} is unknown; choose from {SHORTCUTS}"
         )
     n = (depth - 2) // 6
-    blocks = [BasicBlock(spec, shortcut, dtype) for spec in _block_specs(n, width)]
-    exits = (n, 2 * n) if exits is None else exits
-    return _staged(blocks, width, num_classes, exits, head, reduction, dtype)
+    specs = block_specs((n, n, n), width)
+    return build_staged(
+        Stem(width, dtype),
+        [BasicBlock(spec, shortcut, dtype) for spec in specs],
+        exits=(n, 2 * n) if exits is None else exits,
+        early_head=build_head(head, num_classes, reduction=reduction, dtype=dtype),
+        last_head=LinearHead(num_classes, dtype),
+    )
 
 
-def _block_specs(n: int, width: int) -> list[BlockSpec]:
-    """Three stages of n blocks; the second and third halve the map and double it."""
+def block_specs(lengths: Sequence[int], width: int) -> list[BlockSpec]:
+    """Returns the blocks of layers of these lengths, in order.
+
+    The first layer has the given width; each later one halves the map with its first
+    block and doubles the width.
+    """
     return [
-        BlockSpec(width * 2**s, 2 if s > 0 and i == 0 else 1)
-        for s in range(3)
-        for i in range(n)
+        BlockSpec(width * 2**layer, 2 if layer > 0 and i == 0 else 1)
+        for layer, length in enumerate(lengths)
+        for i in range(length)
     ]
 
 
-def _staged(
+def build_staged(
+    stem: nn.Module,
     blocks: Sequence[nn.Module],
-    stem_width: int,
-    num_classes: int,
+    *,
     exits: Sequence[int],
-    head: str,
-    reduction: int,
-    dtype: Any,
+    early_head: nn.Module,
+    last_head: nn.Module,
+    image_size: int = 32,
 ) -> StagedModule:
+    """Cuts a chain of blocks into stages at its exits.
+
+    Args:
+      stem: What runs before the first block.
+      blocks: All blocks, each called as ``block(x, train) -> x``.
+      exits: Locations of the early exits, in blocks before the exit.
+      early_head: Copied for every early exit.
+      last_head: The network's own classifier.
+      image_size: Side in pixels of the images it is meant for.
+
+    Raises:
+      UserError: If an exit is not possible.
+    """
     exits = check_exits(exits, len(blocks))
     bounds = [0, *exits, len(blocks)]
     stages = tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
-    early_head = build_head(head, num_classes, reduction=reduction, dtype=dtype)
-    heads = (*(early_head.clone() for _ in exits), LinearHead(num_classes, dtype))
-    return StagedModule(Stem(stem_width, dtype), stages, heads)
+    heads = (*(early_head.clone() for _ in exits), last_head)
+    return StagedModule(stem, stages, heads, image_size=image_size)
 
 
 def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:

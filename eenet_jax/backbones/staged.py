@@ -8,7 +8,7 @@ dropped by one ``jax.tree.map``. Outside this package only the pure functions of
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,12 +26,17 @@ class StagedModule(nn.Module):
       stem: Called as ``stem(x, train) -> carry``.
       stages: K modules, each called as ``stage(carry, train) -> carry``.
       heads: K modules, each called as ``head(carry, train) -> logits [B, C]`` and with
-        a method ``features(carry)`` that gives what a gate at this exit may read.
+        a method ``features(carry)`` that gives what a gate at this exit may read. One
+        that reads only a part of the carry has ``reads(carry) -> carry`` for that part.
+      input_kind: "image" or "text".
+      image_size: Side in pixels of the images it is meant for; others may work too.
     """
 
     stem: nn.Module
     stages: tuple[nn.Module, ...]
     heads: tuple[nn.Module, ...]
+    input_kind: str = "image"
+    image_size: int = 32
 
     def run_stem(self, x: Any, train: bool = False) -> Carry:
         return self.stem(x, train)
@@ -44,6 +49,17 @@ class StagedModule(nn.Module):
 
     def run_features(self, k: int, carry: Carry) -> jax.Array:
         return self.heads[k].features(carry)
+
+    def run_to_heads(self, x: Any) -> tuple[Carry, ...]:
+        carry, seen = self.run_stem(x), []
+        for k, head in enumerate(self.heads):
+            carry = self.run_stage(k, carry)
+            seen.append(head.reads(carry) if hasattr(head, "reads") else carry)
+        return tuple(seen)
+
+    def run_heads(self, carries: Sequence[Carry], train: bool = False) -> jax.Array:
+        logits = [self.run_head(k, carry, train) for k, carry in enumerate(carries)]
+        return jnp.stack(logits)  # [K, B, C]
 
     def __call__(self, x: Any, train: bool = False) -> jax.Array:
         carry = self.run_stem(x, train)
@@ -59,7 +75,8 @@ class Backbone:
     """A multi-exit network as pure functions of its variables.
 
     ``variables`` is ``{"params": tree, "batch_stats": tree}`` (the second only where
-    the network has BatchNorm). ``x`` is float32 ``[B, H, W, 3]``, normalised.
+    the network has BatchNorm). ``x`` is float32 ``[B, H, W, 3]``, normalised, for
+    images, and ``{"ids": int32 [B, T], "mask": [B, T]}`` for text.
 
     Attributes:
       name: Name under which ``backbones.build`` made it.
@@ -74,6 +91,19 @@ class Backbone:
     num_classes: int
     dtype: str
     module: StagedModule
+
+    @property
+    def input_kind(self) -> str:
+        """What the network reads: "image" or "text"."""
+        return self.module.input_kind
+
+    def example(self, batch_size: int = 1) -> Any:
+        """Returns inputs of zeros, of the size that the network is meant for."""
+        if self.input_kind == "text":
+            ids = jnp.zeros((batch_size, 8), jnp.int32)
+            return {"ids": ids, "mask": jnp.ones_like(ids)}
+        side = self.module.image_size
+        return jnp.zeros((batch_size, side, side, 3))
 
     def init(self, key: jax.Array, x: Any) -> Variables:
         """Returns fresh variables for inputs shaped like ``x``."""
@@ -106,6 +136,37 @@ class Backbone:
             return self.module.apply(variables, x), state
         logits, state = self.module.apply(
             variables, x, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+        return logits, dict(state)
+
+    def head_inputs(self, variables: Variables, x: Any) -> tuple[Carry, ...]:
+        """Returns what each of the K heads reads, in evaluation mode."""
+        return self.module.apply(variables, x, method="run_to_heads")
+
+    def train_heads(
+        self,
+        variables: Variables,
+        carries: Sequence[Carry],
+        rngs: Mapping[str, jax.Array] | None = None,
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Computes the logits of the first heads in training mode.
+
+        Args:
+          variables: The network's variables.
+          carries: The first of what ``head_inputs`` returns: one for each head to run.
+          rngs: ``{"dropout": key}``, where heads have dropout.
+
+        Returns:
+          Logits float32 ``[len(carries), B, C]``, and the variables other than
+          ``params`` after this call: only those of the heads that ran have changed.
+        """
+        logits, state = self.module.apply(
+            variables,
+            carries,
+            train=True,
+            rngs=rngs,
+            mutable=["batch_stats"],
+            method="run_heads",
         )
         return logits, dict(state)
 

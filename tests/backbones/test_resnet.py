@@ -1,4 +1,4 @@
-"""CIFAR ResNets: parameter counts, parity with PyTorch, shortcuts, exits, refusals."""
+"""CIFAR ResNets: parameter counts, shortcuts, exits, refusals."""
 
 import functools
 import math
@@ -70,63 +70,6 @@ def test_head_widths_follow_the_reduction():
     assert head(4)["conv0"]["kernel"].shape == (3, 3, 8, 2)
     assert head(4)["conv2"]["kernel"].shape == (3, 3, 2, 2)
     assert head(100)["linear"]["kernel"].shape == (1, 10)
-
-
-# Golden logits of the published PyTorch model.
-
-
-def _torch_name(path) -> str:
-    """Maps a path of ours in resnet56_3 to PyTorch's key (BACKBONES 1.1, 1.2)."""
-    _, part, *inner, module, leaf = [entry.key for entry in path]
-    names = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-    leaf = {**names, "mean": "running_mean", "var": "running_var"}[leaf]
-    if part == "stem":
-        prefix, module = "", {"conv": "conv1", "bn": "bn1"}[module]
-    elif part == "heads_2":
-        prefix, module = "", "linear"
-    elif part.startswith("heads"):
-        prefix = f"ee{int(part[-1]) + 2}.0."
-        positions = {f"conv{i}": 3 * i for i in range(3)}
-        positions |= {f"bn{i}": 3 * i + 1 for i in range(3)}
-        module = str({**positions, "linear": 11}[module])
-    else:
-        stage, block = int(part[-1]), inner[0].removeprefix("blocks_")
-        prefix = f"layer{stage + 1}.{min(stage, 1)}.{block}."
-        shortcut = {"shortcut_conv": "shortcut.0", "shortcut_bn": "shortcut.1"}
-        module = shortcut.get(module, module)
-    return f"{prefix}{module}.{leaf}"
-
-
-def _from_torch(shapes, state_dict):
-    taken = []
-
-    def load(path, leaf):
-        taken.append(_torch_name(path))
-        value = state_dict[taken[-1]]
-        axes = {4: (2, 3, 1, 0), 2: (1, 0)}.get(value.ndim)
-        value = value if axes is None else value.transpose(axes)
-        assert value.shape == leaf.shape, taken[-1]
-        return jnp.asarray(value)
-
-    variables = jax.tree_util.tree_map_with_path(load, shapes)
-    assert sorted(taken) == sorted(state_dict)  # each once, none left over
-    return variables
-
-
-def test_resnet56_3_agrees_with_the_published_model(shared):
-    folder = shared / "fixtures" / "parity" / "resnet56_3"
-    with np.load(folder / "state_dict.npz") as file:
-        state_dict = dict(file)
-    with np.load(folder / "golden.npz") as file:
-        golden = dict(file)
-    backbone = backbones.build("resnet56_3", num_classes=10)
-    variables = _from_torch(_shapes(backbone), state_dict)
-    x = golden["input"].transpose(0, 2, 3, 1)
-    logits = jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
-    for k in range(3):
-        expected = golden[f"logits_{k}"]
-        atol = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(logits[k], expected, rtol=0, atol=atol)
 
 
 # Shortcuts.

@@ -1,0 +1,196 @@
+"""VGG-11 and VGG-19 with BatchNorm and exits, as in torchvision.
+
+An exit location counts the blocks before it. A block is one convolution with its
+BatchNorm and ReLU, or one max pool: 13 blocks in VGG-11, 21 in VGG-19.
+"""
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eenet_jax.backbones.heads import build_head
+from eenet_jax.backbones.layers import Linear, batch_norm, uniform_fan_in
+from eenet_jax.backbones.resnet import build_staged
+from eenet_jax.backbones.staged import StagedModule
+from eenet_jax.errors import UserError
+
+WIDTHS = (64, 128, 256, 512, 512)
+# Convolutions before each of the five max pools.
+LENGTHS = {11: (1, 1, 2, 2, 2), 19: (2, 2, 4, 4, 4)}
+SMALLEST = 32  # pixels that the five max pools leave one of
+
+
+def biased_conv(
+    x: jax.Array,
+    features: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    dtype: Any,
+    name: str,
+) -> jax.Array:
+    """Applies a convolution with bias, inside a module; otherwise as ``layers.conv``.
+
+    The bias starts as U(-b, b) with b = 1/sqrt(fan_in), like the weights.
+    """
+    bound = (kernel**2 * x.shape[-1]) ** -0.5
+
+    def bias_init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        strides=stride,
+        padding=kernel // 2,
+        dtype=dtype,
+        kernel_init=uniform_fan_in,
+        bias_init=bias_init,
+        name=name,
+    )(x)
+
+
+def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
+    """Averages maps over size x size bins, cut as PyTorch cuts them.
+
+    Bin i of an axis of length H covers floor(i H / size) to ceil((i + 1) H / size), so
+    that bins overlap where ``size`` does not divide H.
+
+    Args:
+      x: Maps, shape ``[B, H, W, D]``; H and W may be smaller than ``size``.
+      size: Bins on either axis.
+
+    Returns:
+      Shape ``[B, size, size, D]``; ``x`` itself where it has that size.
+    """
+    for axis in (1, 2):
+        length = x.shape[axis]
+        if length == size:
+            continue
+        edges = [
+            (i * length // size, -(-(i + 1) * length // size)) for i in range(size)
+        ]
+        bins = [jax.lax.slice_in_dim(x, a, b, axis=axis) for a, b in edges]
+        means = [jnp.mean(part, axis, keepdims=True) for part in bins]
+        x = jnp.concatenate(means, axis)
+    return x
+
+
+class Images(nn.Module):
+    """Passes images on that are large enough; VGG has no other stem."""
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        height, width = x.shape[1:3]
+        if min(height, width) < SMALLEST:
+            raise UserError(
+                f"images of {height}x{width} pixels are too small for VGG's five max "
+                f"pools; use images of at least {SMALLEST}x{SMALLEST}"
+            )
+        return x
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution with bias, BatchNorm, ReLU."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        x = biased_conv(x, self.width, 3, dtype=self.dtype, name="conv")
+        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+
+
+class MaxPool(nn.Module):
+    """2x2 max pool; the last of an odd number of rows or columns is dropped."""
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return nn.max_pool(x, (2, 2), (2, 2))
+
+
+class Classifier(nn.Module):
+    """VGG's classifier: pool, then three linear layers with dropout between them."""
+
+    num_classes: int
+    pool: int
+    hidden: int
+    dropout: float
+    dtype: Any = jnp.float32
+
+    def features(self, carry: jax.Array) -> jax.Array:
+        """Returns the map itself, [B, H, W, D]."""
+        return carry
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
+        x = adaptive_avg_pool(carry, self.pool)
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # PyTorch's order: D, H, W
+        for i in range(2):
+            x = nn.relu(Linear(self.hidden, self.dtype, name=f"linear{i}")(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return Linear(self.num_classes, self.dtype, name="linear2")(x)
+
+
+def vgg_bn(
+    num_classes: int,
+    *,
+    depth: int,
+    exits: Sequence[int] | None = None,
+    pool: int = 7,
+    hidden: int = 4096,
+    dropout: float = 0.5,
+    head: str = "conv",
+    reduction: int = 4,
+    dtype: Any = jnp.float32,
+) -> StagedModule:
+    """Builds torchvision's VGG with BatchNorm and exits.
+
+    For 32x32 images, ``pool=1`` takes the last map (512 numbers) as it is; with
+    ``hidden=512`` the classifier has 0.5 M parameters instead of 19 M.
+
+    Args:
+      num_classes: C.
+      depth: 11 or 19.
+      exits: Locations; by default after every max pool but the last, (2, 4, 7, 10) for
+        VGG-11 and (3, 6, 11, 16) for VGG-19. 0 would read the image itself.
+      pool: The classifier averages its map to pool x pool; 7 suits 224x224 images.
+      hidden: Width of the classifier's two hidden layers.
+      dropout: Share of hidden units dropped in training, in [0, 1).
+      head: Head of the early exits, "conv" or "linear".
+      reduction: Of the conv head.
+      dtype: Compute type.
+
+    Raises:
+      UserError: If an option or an exit is not possible.
+    """
+    if depth not in LENGTHS:
+        raise UserError(
+            f"model.options.depth={depth} is unknown; choose from {tuple(LENGTHS)}"
+        )
+    for name, value in {"pool": pool, "hidden": hidden}.items():
+        if value < 1:
+            raise UserError(f"model.options.{name}={value} must be at least 1")
+    if not 0 <= dropout < 1:
+        raise UserError(f"model.options.dropout={dropout} must be in [0, 1)")
+    lengths = LENGTHS[depth]
+    blocks: list[nn.Module] = []
+    for width, length in zip(WIDTHS, lengths, strict=True):
+        blocks += [*(ConvBlock(width, dtype) for _ in range(length)), MaxPool()]
+    after_pools = tuple(itertools.accumulate(length + 1 for length in lengths[:-1]))
+    return build_staged(
+        Images(),
+        blocks,
+        exits=after_pools if exits is None else exits,
+        early_head=build_head(head, num_classes, reduction=reduction, dtype=dtype),
+        last_head=Classifier(num_classes, pool, hidden, dropout, dtype),
+        image_size=SMALLEST * pool,
+    )
+
+
+vgg11_bn = functools.partial(vgg_bn, depth=11)
+vgg19_bn = functools.partial(vgg_bn, depth=19)
