@@ -1,5 +1,7 @@
 """Which samples make up which batch; host-side NumPy, no images touched."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from eenet_jax.errors import UserError
@@ -34,6 +36,32 @@ def epoch_indices(
     steps = num_samples // batch_size
     order = np.random.default_rng([seed, epoch]).permutation(num_samples)
     return order[: steps * batch_size].reshape(steps, batch_size).astype(np.int32)
+
+
+def grouped_epoch_indices(
+    seed: int, epoch: int, sizes: Sequence[int], batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the batches of one epoch where a batch must be of one group.
+
+    Groups are length buckets of text. Each is shuffled and cut into batches, and the
+    batches of all are shuffled; each group's rest sits this epoch out.
+
+    Args:
+      seed: The run's seed, not negative.
+      epoch: Which epoch, from 0.
+      sizes: Samples of each group.
+      batch_size: Samples a step over all devices, B.
+
+    Returns:
+      Group of each step, int ``[S]``, and rows within that group, int32 ``[S, B]``,
+      with S = sum over groups of ``size // B``.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    rows = [rng.permutation(size)[: size // batch_size * batch_size] for size in sizes]
+    rows = [part.reshape(-1, batch_size) for part in rows]
+    groups = np.repeat(np.arange(len(sizes)), [len(part) for part in rows])
+    order = rng.permutation(len(groups))
+    return groups[order], np.concatenate(rows)[order].astype(np.int32)
 
 
 def eval_batches(num_samples: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:

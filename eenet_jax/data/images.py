@@ -16,16 +16,19 @@ def augment(
     images: jax.Array,
     *,
     key: jax.Array,
+    rotation: float = 0.0,
     crop_padding: int = 0,
     flip: bool = False,
     cutout: int = 0,
     mean: Sequence[float] | None = None,
 ) -> jax.Array:
-    """Applies random crop, horizontal flip and cutout, in this order.
+    """Applies random rotation, crop, horizontal flip and cutout, in this order.
 
     Args:
       images: uint8 ``[B, H, W, C]``.
       key: Key of this batch.
+      rotation: Degrees; each image is turned about its centre by an angle drawn between
+        minus and plus this. Nearest pixels, black outside; 0 for none.
       crop_padding: Black pixels (zeros before normalisation) added on every side
         before a window of H x W is cut out at random; 0 for no crop.
       flip: Mirrors each image left-right with probability 1/2.
@@ -42,12 +45,14 @@ def augment(
         cutout has no mean.
     """
     _check_images(images)
-    if crop_padding < 0 or cutout < 0:
+    if crop_padding < 0 or cutout < 0 or rotation < 0:
         raise UserError(
-            f"crop_padding={crop_padding} and cutout={cutout} are pixels and must not "
-            "be negative; 0 turns either off"
+            f"crop_padding={crop_padding}, cutout={cutout} and rotation={rotation} "
+            "must not be negative; 0 turns each off"
         )
     key_crop, key_flip, key_cutout = jax.random.split(key, 3)
+    if rotation:
+        images = _rotate(images, rotation, jax.random.fold_in(key, 3))
     if crop_padding:
         images = _random_crop(images, crop_padding, key_crop)
     if flip:
@@ -86,6 +91,25 @@ def normalise(
     x = images.astype(jnp.float32) / 255
     x = (x - _per_channel("mean", mean, channels)) / _per_channel("std", std, channels)
     return x if channels == 3 else jnp.repeat(x, 3, axis=-1)
+
+
+def _rotate(images: jax.Array, degrees: float, key: jax.Array) -> jax.Array:
+    batch, height, width, _ = images.shape
+    angles = jnp.deg2rad(degrees) * jax.random.uniform(key, (batch,), minval=-1.0)
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    grid = jnp.stack(jnp.mgrid[:height, :width], axis=-1)  # [H, W, 2]
+    offsets = grid - centre[None, None]
+
+    def turned(image: jax.Array, angle: jax.Array) -> jax.Array:
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        turn = jnp.array([[cos, -sin], [sin, cos]])
+        source = jnp.round(offsets @ turn + centre[None, None]).astype(jnp.int32)
+        rows, columns = source[..., 0], source[..., 1]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        pixels = image[jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)]
+        return jnp.where(inside[..., None], pixels, 0).astype(image.dtype)
+
+    return jax.vmap(turned)(images, angles)
 
 
 def _random_crop(images: jax.Array, padding: int, key: jax.Array) -> jax.Array:

@@ -6,86 +6,40 @@ class, drawn with a seed of their own and not the run's, so that runs with diffe
 seeds train and validate on the same examples.
 """
 
-import dataclasses
 import importlib.resources
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from eenet_jax.data import npz_reader, tfds_reader
+from eenet_jax.data import folder, npz_reader, text, tfds_reader
+from eenet_jax.data.datasets import Dataset, ImageSplit, Split
+from eenet_jax.data.image_sets import IMAGENET, TFDS
+from eenet_jax.data.splits import stratified_split
+from eenet_jax.data.stream import StreamSplit
+from eenet_jax.data.tfds_records import TfdsRecords, find_tfds
 from eenet_jax.errors import UserError
 
 DIGITS_SIZES = (1000, 297, 500)  # train, val, test
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ImageSplit:
-    """Images uint8 ``[N, H, W, C]`` and labels int32 ``[N]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
+NAMES = ("digits", "npz", "folder", *TFDS, *text.NAMES)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Dataset:
-    """A data set in memory.
-
-    Attributes:
-      name: As given to ``load``.
-      train: What is trained on.
-      val: What checkpoints and policies are chosen on.
-      test: What is reported.
-      num_classes: Labels are in 0..num_classes-1.
-      mean: Mean of each of the C channels, on a scale of [0, 1].
-      std: Standard deviation likewise.
-      class_names: One per class, or None.
-    """
-
-    name: str
-    train: ImageSplit
-    val: ImageSplit
-    test: ImageSplit
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: tuple[str, ...] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class TfdsFacts:
-    """What must be known of a TFDS set before it is read.
-
-    ``test_split="validation"`` is for sets whose test labels are not published: their
-    official validation part then serves as test, and ours comes from train.
-    """
-
-    shape: tuple[int, int, int]
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    val_size: int = 5000
-    test_split: str = "test"
-
-
-_CIFAR10 = (0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)
-_CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-_SVHN = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
-TFDS = {
-    "cifar10": TfdsFacts((32, 32, 3), 10, *_CIFAR10),
-    "cifar100": TfdsFacts((32, 32, 3), 100, *_CIFAR100),
-    "fashion_mnist": TfdsFacts((28, 28, 1), 10, (0.2860,), (0.3530,)),
-    "svhn_cropped": TfdsFacts((32, 32, 3), 10, *_SVHN),
-}
-NAMES = ("digits", "npz", *TFDS)
-
-
-def check(name: str, data_dir: str | os.PathLike[str] | None = None) -> None:
+def check(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    tokenizer: str = "",
+) -> None:
     """Finds out whether ``load`` will find its files, without reading them.
 
     Args:
       name: As for ``load``.
       data_dir: As for ``load``.
+      tokenizer: As for ``load``.
 
     Raises:
       UserError: If the name is unknown or the files are not there; for a TFDS set the
@@ -97,8 +51,12 @@ def check(name: str, data_dir: str | os.PathLike[str] | None = None) -> None:
         )
     if name == "npz":
         npz_reader.find(data_dir)
-    elif name != "digits":
-        tfds_reader.find(name, data_dir)
+    elif name == "folder":
+        folder.find(data_dir)
+    elif name in TFDS:
+        find_tfds(name, data_dir)
+    elif name in text.NAMES:
+        text.check_text(name, data_dir=data_dir, tokenizer=tokenizer)
 
 
 def load(
@@ -107,86 +65,93 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     val_size: int | None = None,
     seed: int = 0,
+    image_size: int = 224,
+    tokenizer: str = "",
+    max_length: int = 128,
+    num_buckets: int = 4,
+    text_columns: Sequence[str] = ("text",),
+    label_column: str = "label",
+    vocab_size: int | None = None,
 ) -> Dataset:
-    """Loads a data set into memory.
+    """Loads a data set: into memory, or, where images are streamed, its labels.
 
     Args:
-      name: "digits" (ships with the package), "npz" (a file of one's own), or a TFDS
-        set of the table ``TFDS``.
-      data_dir: The TFDS directory, None for the TFDS default. For "npz" the path of the
-        file, whose keys are described in ``npz_reader.read``. Unused for "digits".
+      name: "digits" (ships with the package), "npz", "folder" and "csv" (one's own
+        images and texts), a TFDS image set of the table ``TFDS``, or a TFDS text set
+        of the table in ``text_reader``.
+      data_dir: The TFDS directory, None for the TFDS default. The file of "npz", whose
+        keys are described in ``npz_reader.read``; the directory of "folder" or "csv".
+        Unused for "digits".
       val_size: Training examples set aside for validation; None for the data set's own
-        number (a tenth of "npz"). "digits" has a fixed 297; an "npz" file with a
-        validation part of its own does not use it.
+        number (a tenth of one's own). "digits" has a fixed 297; a set with a validation
+        part of its own does not use it.
       seed: Draws the validation examples. Leave it alone: with another seed, results
         are not comparable.
+      image_size: Side in pixels of streamed images.
+      tokenizer: Of text: a ``tokenizer.json``, a ``vocab.txt``, or a directory.
+      max_length: Of text: most tokens kept.
+      num_buckets: Of text: length buckets, at most.
+      text_columns: Of "csv": columns that make up the text.
+      label_column: Of "csv": column of the label.
+      vocab_size: Of text: rows of the network's embedding, None not to compare.
 
     Returns:
       The data set. Means and deviations are published ones for TFDS sets, else those of
-      the training part.
+      the training part; of streamed folders those of ImageNet.
 
     Raises:
       UserError: If the name is unknown, files are missing or wrong, or ``val_size``
         does not fit.
     """
-    check(name, data_dir)
+    check(name, data_dir, tokenizer=tokenizer)
     if name == "digits":
         return _digits(val_size)
     if name == "npz":
         return _npz(npz_reader.find(data_dir), val_size, seed)
-    return _tfds(name, data_dir, val_size, seed)
+    if name == "folder":
+        return _folder(data_dir, val_size, seed, image_size)
+    if name in TFDS:
+        read = _tfds if TFDS[name].shape else _streamed_tfds
+        return read(name, data_dir, val_size, seed, image_size)
+    return text.load_text(
+        name,
+        data_dir=data_dir,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        num_buckets=num_buckets,
+        val_size=val_size,
+        text_columns=text_columns,
+        label_column=label_column,
+        vocab_size=vocab_size,
+        seed=seed,
+    )
 
 
-def stratified_split(
-    labels: np.ndarray, val_size: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a validation part with the classes' shares of the whole.
-
-    The draw rests on a raw PCG64 stream, which NumPy keeps the same in all versions.
-
-    Args:
-      labels: Class of each example, ``[N]``, not negative.
-      val_size: Size of the validation part, from 1 to N - 1.
-      seed: Seed of the draw.
-
-    Returns:
-      Indices of the remaining and of the drawn examples, each ascending. Each class
-      gives its share of ``val_size``, rounded down or up.
-
-    Raises:
-      UserError: If ``val_size`` does not leave both parts an example.
-    """
-    if not 1 <= val_size < len(labels):
-        raise UserError(
-            f"data.val_size={val_size} must be from 1 to {len(labels) - 1}: it is "
-            f"taken from {len(labels)} training examples"
-        )
-    counts = np.bincount(labels)
-    shares = counts * val_size / len(labels)
-    quotas = np.floor(shares).astype(int)
-    largest = np.argsort(quotas - shares, kind="stable")
-    quotas[largest[: val_size - quotas.sum()]] += 1
-    order = np.lexsort((np.random.PCG64(seed).random_raw(len(labels)), labels))
-    rank_in_class = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    drawn = np.zeros(len(labels), bool)
-    drawn[order] = rank_in_class < quotas[labels[order]]
-    return np.flatnonzero(~drawn), np.flatnonzero(drawn)
+def _with_val(
+    parts: Mapping[str, Split], val_size: int | None, seed: int
+) -> dict[str, Split]:
+    """Returns "train", "val" and "test", with val taken from train where it lacks."""
+    parts = dict(parts)
+    if "val" not in parts:
+        train = parts["train"]
+        size = val_size or max(1, len(train.labels) // 10)
+        rows = stratified_split(train.labels, size, seed)
+        parts["train"], parts["val"] = (_subset(train, part) for part in rows)
+    return parts
 
 
-def _split_off(
-    images: np.ndarray, labels: np.ndarray, val_size: int, seed: int
-) -> tuple[ImageSplit, ImageSplit]:
-    parts = stratified_split(labels, val_size, seed)
-    train, val = (ImageSplit(images[rows], labels[rows]) for rows in parts)
-    return train, val
+def _subset(split: ImageSplit | StreamSplit, rows: np.ndarray) -> Split:
+    if isinstance(split, StreamSplit):
+        return split.subset(rows)
+    return ImageSplit(split.images[rows], split.labels[rows])
 
 
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(images: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Mean and deviation per channel in [0, 1]; 1 stands for a deviation of 0."""
     channels = [images[..., c] for c in range(images.shape[-1])]
     mean = tuple(float(x.mean() / 255) for x in channels)
     std = tuple(float(x.std() / 255) or 1.0 for x in channels)
-    return mean, std
+    return {"mean": mean, "std": std}
 
 
 def _digits(val_size: int | None) -> Dataset:
@@ -203,7 +168,8 @@ def _digits(val_size: int | None) -> Dataset:
     pairs = zip(np.split(images, ends), np.split(labels, ends), strict=True)
     train, val, test = (ImageSplit(*pair) for pair in pairs)
     names = tuple("0123456789")
-    return Dataset("digits", train, val, test, 10, *_statistics(train.images), names)
+    statistics = _statistics(train.images)
+    return Dataset("digits", train, val, test, 10, **statistics, class_names=names)
 
 
 def _npz(path: pathlib.Path, val_size: int | None, seed: int) -> Dataset:
@@ -212,29 +178,91 @@ def _npz(path: pathlib.Path, val_size: int | None, seed: int) -> Dataset:
     num_classes = 1 + max(int(part.labels.max()) for part in parts.values())
     if num_classes < 2:
         raise UserError(f"{path}: all labels are 0; give at least two classes")
-    train, val = parts["train"], parts.get("val")
-    if val is None:
-        if val_size is None:
-            val_size = max(1, len(train.labels) // 10)
-        train, val = _split_off(train.images, train.labels, val_size, seed)
-    statistics = _statistics(train.images)
-    return Dataset("npz", train, val, parts["test"], num_classes, *statistics)
+    parts = _with_val(parts, val_size, seed)
+    statistics = _statistics(parts["train"].images)
+    return Dataset("npz", **parts, num_classes=num_classes, **statistics)
+
+
+def _folder(
+    data_dir: str | os.PathLike[str] | None,
+    val_size: int | None,
+    seed: int,
+    image_size: int,
+) -> Dataset:
+    """Small images (up to 64 pixels) are taken into memory, others are streamed."""
+    records, names = folder.read(folder.find(data_dir))
+    size = folder.small_size(records["train"])
+    if size is None:
+        parts = {n: _streamed(r, r.labels, image_size) for n, r in records.items()}
+        statistics = dict(zip(("mean", "std"), IMAGENET, strict=True))
+    else:
+        parts = {
+            name: ImageSplit(folder.load_arrays(part, size), part.labels)
+            for name, part in records.items()
+        }
+        statistics = _statistics(parts["train"].images)
+    parts = _with_val(parts, val_size, seed)
+    return Dataset(
+        "folder", **parts, num_classes=len(names), **statistics, class_names=names
+    )
 
 
 def _tfds(
-    name: str, data_dir: str | os.PathLike[str] | None, val_size: int | None, seed: int
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    val_size: int | None,
+    seed: int,
+    image_size: int,
 ) -> Dataset:
+    del image_size  # it is that of the set
     facts = TFDS[name]
     arrays, class_names = tfds_reader.read(
-        tfds_reader.find(name, data_dir),
+        find_tfds(name, data_dir),
         ("train", facts.test_split),
         shape=facts.shape,
         num_classes=facts.num_classes,
     )
-    if val_size is None:
-        val_size = facts.val_size
-    train, val = _split_off(*arrays["train"], val_size, seed)
-    test = ImageSplit(*arrays[facts.test_split])
+    parts = {
+        "train": ImageSplit(*arrays["train"]),
+        "test": ImageSplit(*arrays[facts.test_split]),
+    }
+    return _of_facts(name, parts, val_size, seed, class_names)
+
+
+def _streamed_tfds(
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    val_size: int | None,
+    seed: int,
+    image_size: int,
+) -> Dataset:
+    directory = find_tfds(name, data_dir)
+    splits = {"train": "train", "test": TFDS[name].test_split}
+    records = {part: TfdsRecords(directory, split) for part, split in splits.items()}
+    parts = {n: _streamed(r, r.labels(), image_size) for n, r in records.items()}
+    return _of_facts(name, parts, val_size, seed, records["train"].class_names)
+
+
+def _of_facts(
+    name: str,
+    parts: Mapping[str, Split],
+    val_size: int | None,
+    seed: int,
+    class_names: tuple[str, ...] | None,
+) -> Dataset:
+    facts = TFDS[name]
     return Dataset(
-        name, train, val, test, facts.num_classes, facts.mean, facts.std, class_names
+        name,
+        **_with_val(parts, val_size or facts.val_size, seed),
+        num_classes=facts.num_classes,
+        mean=facts.mean,
+        std=facts.std,
+        class_names=class_names,
     )
+
+
+def _streamed(records: Any, labels: np.ndarray, image_size: int) -> StreamSplit:
+    """Evaluation cuts the centre of images resized to 8/7 of its side (256 to 224)."""
+    rows = np.arange(len(labels))
+    resize = round(image_size * 256 / 224)
+    return StreamSplit(records, labels, rows, image_size, resize)

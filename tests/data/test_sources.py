@@ -87,7 +87,7 @@ def test_digits_have_one_split_only():
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(UserError, match="data.name='cifar'; choose from cifar10, "):
+    with pytest.raises(UserError, match="'cifar'; choose from ag_news_subset, cifar"):
         sources.check("cifar")
     with pytest.raises(UserError, match="data.name='cifar'"):
         sources.load("cifar")

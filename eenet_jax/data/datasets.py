@@ -1,0 +1,65 @@
+"""What a data set is once it is loaded, whatever it came from."""
+
+import dataclasses
+
+import numpy as np
+
+from eenet_jax.data.stream import StreamSplit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """Images uint8 ``[N, H, W, C]`` and labels int32 ``[N]``, in memory."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextSplit:
+    """Texts as token ids.
+
+    Attributes:
+      ids: int32 ``[N, T]``, padded with 0; T is the longest of the split.
+      lengths: Tokens of each text, int32 ``[N]``, in 1..T.
+      labels: int32 ``[N]``.
+    """
+
+    ids: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+
+Split = ImageSplit | StreamSplit | TextSplit
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set: in memory, or for streamed images where they are found.
+
+    Attributes:
+      name: As given to ``sources.load``.
+      train: What is trained on.
+      val: What checkpoints and policies are chosen on.
+      test: What is reported.
+      num_classes: Labels are in 0..num_classes-1.
+      mean: Mean of each of the C channels, on a scale of [0, 1]; empty for text.
+      std: Standard deviation likewise.
+      class_names: One per class, or None.
+      boundaries: Longest text of each length bucket, in tokens; empty for images.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    num_classes: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    boundaries: tuple[int, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """What a sample is: "image" or "text"."""
+        return "text" if isinstance(self.train, TextSplit) else "image"
