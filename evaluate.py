@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Sequence
 
 from absl import flags
+from ml_collections import config_flags
 
 from eenet_jax import errors
 
@@ -15,6 +16,12 @@ MODES = ("anytime", "budgeted")
 COSTS = ("mflops", "mparams", "latency_ms")
 LATER = ("adaptive", "energy_mj")  # of the contract, not in this version
 
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Evaluates imported weights without training: a file of configs/, with "
+    "--config.init_from=PATH of a checkpoint that has all exits. --workdir is made.",
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run of train.py.")
 _PREDICTIONS = flags.DEFINE_string(
     "predictions",
@@ -98,6 +105,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     if (_WORKDIR.value is None) == (_PREDICTIONS.value is None):
         raise errors.UserError("give either --workdir=DIR or --predictions=FILE.npz")
+    if _PREDICTIONS.value is not None:
+        _refuse([_CONFIG], "--predictions, which needs no network")
     _check_choice("mode", _MODE.value, MODES)
     if _COST.value is not None:
         _check_choice("cost", _COST.value, COSTS)
@@ -129,7 +138,7 @@ def main(argv: Sequence[str]) -> None:
 
     import jax  # JAX starts only once the flags are read
 
-    from eenet_jax import evaluation, options, trained
+    from eenet_jax import evaluation, imported, options, trained
     from eenet_jax.predictions import load_predictions
 
     details = {}
@@ -139,6 +148,8 @@ def main(argv: Sequence[str]) -> None:
         output = path.with_name(path.name.removesuffix(".npz") + "_eval")
     else:
         workdir = pathlib.Path(_WORKDIR.value)
+        if _CONFIG.value is not None:
+            imported.import_run(_CONFIG.value, workdir)
         predictions, details = trained.predictions_with_cost(
             workdir,
             _CHECKPOINT.value,

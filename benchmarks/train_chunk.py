@@ -44,7 +44,7 @@ def main() -> None:
             prepare=lambda batch, key: batch / jnp.float32(255) - 0.5,
             step_fn=functools.partial(
                 step.train_step,
-                backbone=backbone,
+                forward=step.whole_network(backbone),
                 tx=tx,
                 loss_fn=lambda z, y, _: losses.joint_loss(z, y),
             ),

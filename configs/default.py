@@ -19,6 +19,13 @@ def get_config() -> ml_collections.ConfigDict:
     # Compute type: "float32", "bfloat16", or "auto" (bfloat16 on GPU and TPU, float32
     # on CPU). Parameters, losses and logits are float32 always.
     c.dtype = "auto"
+    # Weights to start from: the PyTorch checkpoint of this network or of its one-exit
+    # form (.npz, .safetensors, .pth, .tar, or a Hugging Face directory), or another
+    # run's workdir; "" for none.
+    c.init_from = ""
+    # True: tensors that are missing there, unexpected or of another shape are left out
+    # and said; False: they are refused.
+    c.init_partial = False
 
     c.model = ml_collections.ConfigDict()
     c.model.name = "cifar_resnet"  # one of eenet_jax.backbones.BACKBONES
@@ -32,16 +39,44 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.data = ml_collections.ConfigDict()
     c.data.name = "digits"  # one of eenet_jax.data.sources
-    # TFDS directory, or the file of data.name="npz"; "" for the TFDS default.
+    # TFDS directory; the file of data.name="npz"; the directory of "folder" (images) or
+    # "csv" (texts). "" for the TFDS default.
     c.data.dir = ""
-    c.data.val_size = 297  # examples of the training part set aside for validation
+    # Examples of the training part set aside for validation; 0 for the set's default.
+    c.data.val_size = 297
     # Augmentation of training images, in pixels: zero padding before a random crop,
     # and the side of a blanked square (0 turns either off); horizontal flips.
     c.data.crop_padding = 0
     c.data.flip = False
     c.data.cutout = 0
+    c.data.rotation = 0.0  # degrees, drawn between minus and plus this; 0: off
+    # Mean and deviation per channel, on a scale of [0, 1], that images are normalised
+    # with; () for the data set's own. Imported weights need those they were made with.
+    c.data.mean = ()
+    c.data.std = ()
+    # Streamed images (imagenette, imagenet2012, folder): side in pixels of the random
+    # resized crop in training and of the centre crop in evaluation, and processes
+    # that decode.
+    c.data.image_size = 224
+    c.data.num_workers = 4
+    # Text: a tokenizer.json or vocab.txt, or a directory with either; the most tokens
+    # kept of a text; length buckets, each of which is compiled once and padded to its
+    # longest; and for "csv" the columns that make up the text and that of the label.
+    c.data.tokenizer = ""
+    c.data.max_length = 128
+    c.data.num_buckets = 4
+    c.data.text_columns = ("text",)
+    c.data.label_column = "label"
 
     c.train = ml_collections.ConfigDict()
+    # "joint": the whole network on the losses of all exits. "exits": the heads alone,
+    # on stages frozen as init_from has them.
+    c.train.objective = "joint"
+    # For "exits": True keeps the last head as imported too. What the heads read is
+    # computed once, without augmentation, where it needs at most cache_gib GiB, and
+    # else anew in each step.
+    c.train.keep_last_head = False
+    c.train.cache_gib = 8.0
     c.train.batch_size = 128  # over all devices
     c.train.epochs = 10
     c.train.max_steps = 0  # ends the run earlier, for a quick try; 0 for no limit

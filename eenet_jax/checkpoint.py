@@ -117,5 +117,19 @@ def restore(workdir: pathlib.Path, step: int, abstract: Any) -> Any:
         ) from error
 
 
+def restore_as_saved(workdir: pathlib.Path, step: int) -> Any:
+    """Reads a checkpoint of whatever network: nested dicts of host arrays.
+
+    Raises:
+      UserError: If it is damaged.
+    """
+    path = workdir / FOLDER / str(step)
+    try:
+        with open_checkpoints(workdir) as checkpointer:
+            return jax.device_get(checkpointer.load(step))
+    except Exception as error:  # as above
+        raise UserError(f"the checkpoint {path} is damaged ({error})") from error
+
+
 def _metric(metrics: Any) -> float:
     return float(metrics[METRIC])

@@ -1,6 +1,6 @@
 """Reading, checking and writing experiment configs.
 
-A config is a ``ml_collections.ConfigDict`` with the fields of ``FIELDS``;
+A config is a ``ml_collections.ConfigDict`` with the fields of ``config_fields``;
 ``configs/default.py`` documents them and gives defaults. ``validate`` reports all that
 is wrong with one before anything is compiled.
 """
@@ -8,90 +8,17 @@ is wrong with one before anything is compiled.
 import dataclasses
 import difflib
 import json
-import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_collections
 
 from eenet_jax import backbones
+from eenet_jax.config_fields import FIELDS, check_field
 from eenet_jax.data import sources
+from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
-from eenet_jax.training.losses import DISTILL_FORMS
-from eenet_jax.training.optim import OPTIMIZERS, SCHEDULES
-
-DTYPES = ("auto", "float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Field:
-    """What a config field may hold: a type, a test, and the test in words."""
-
-    kind: type
-    test: Callable[[Any], bool] = lambda value: True
-    rule: str = ""
-
-
-def _at_least(low: float, kind: type = float) -> Field:
-    return Field(kind, lambda value: value >= low, f"at least {low}")
-
-
-def _above(low: float) -> Field:
-    return Field(float, lambda value: value > low, f"above {low}")
-
-
-def _choice(*choices: str) -> Field:
-    return Field(str, lambda value: value in choices, f"one of {', '.join(choices)}")
-
-
-def _share(upper_open: bool) -> Field:
-    if upper_open:
-        return Field(float, lambda value: 0 <= value < 1, "in [0, 1)")
-    return Field(float, lambda value: 0 <= value <= 1, "in [0, 1]")
-
-
-def _increasing(values: Any) -> bool:
-    numbers = all(isinstance(v, int | float) and v >= 0 for v in values)
-    return numbers and list(values) == sorted(set(values))
-
-
-FIELDS: Mapping[str, Field] = {
-    "seed": _at_least(0, int),
-    "dtype": _choice(*DTYPES),
-    "model.name": Field(str),
-    "model.exits": Field(tuple),
-    "model.options": Field(Mapping),
-    "data.name": Field(str),
-    "data.dir": Field(str),
-    "data.val_size": _at_least(1, int),
-    "data.crop_padding": _at_least(0, int),
-    "data.flip": Field(bool),
-    "data.cutout": _at_least(0, int),
-    "train.batch_size": _at_least(1, int),
-    "train.epochs": _at_least(1, int),
-    "train.max_steps": _at_least(0, int),
-    "train.eval_epochs": _at_least(1, int),
-    "train.log_steps": _at_least(1, int),
-    "train.ema_decay": _share(True),
-    "optimizer.name": _choice(*OPTIMIZERS),
-    "optimizer.learning_rate": _above(0),
-    "optimizer.momentum": _share(True),
-    "optimizer.nesterov": Field(bool),
-    "optimizer.weight_decay": _at_least(0),
-    "optimizer.decay_all": Field(bool),
-    "optimizer.clip_norm": _at_least(0),
-    "schedule.name": _choice(*SCHEDULES),
-    "schedule.warmup_epochs": _at_least(0),
-    "schedule.milestones": Field(tuple, _increasing, "increasing numbers of epochs"),
-    "schedule.factor": Field(float, lambda value: 0 < value <= 1, "in (0, 1]"),
-    "loss.label_smoothing": _share(True),
-    "loss.distill_weight": _at_least(0),
-    "loss.distill_temperature": _above(0),
-    "loss.distill_start": _share(False),
-    "loss.distill_form": _choice(*DISTILL_FORMS),
-    "eval.batch_size": _at_least(1, int),
-}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,7 +46,7 @@ def validate(config: ml_collections.ConfigDict, *, num_devices: int) -> None:
     values = dict(flatten(config))
     problems = [*_unknown_and_missing(values)]
     for path in FIELDS.keys() & values.keys():
-        problem = _check_field(path, values[path])
+        problem = check_field(path, values[path])
         if problem:
             problems.append(problem)
     if not problems:
@@ -139,27 +66,6 @@ def _unknown_and_missing(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"{path} is missing; start from configs/default.py, which has it"
 
 
-def _check_field(path: str, value: Any) -> str | None:
-    field = FIELDS[path]
-    if path == "model.exits" and value is None:
-        return None
-    if isinstance(value, ml_collections.ConfigDict):
-        value = value.to_dict()
-    if field.kind is float and type(value) is int:
-        value = float(value)
-    if field.kind is tuple and isinstance(value, list):
-        value = tuple(value)
-    wrong_bool = isinstance(value, bool) and field.kind is not bool
-    if not isinstance(value, field.kind) or wrong_bool:
-        kind = field.kind.__name__
-        return f"{path}={value!r} must be of type {kind}, not {type(value).__name__}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{path}={value} must be a finite number"
-    if not field.test(value):
-        return f"{path}={value!r} must be {field.rule}"
-    return None
-
-
 def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterator[str]:
     """Yields what only shows when fields are taken together."""
     for name in ("train", "eval"):
@@ -173,12 +79,26 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
         yield "schedule.milestones=() must name an epoch for schedule.name='multistep'"
     if config.optimizer.nesterov and not config.optimizer.momentum:
         yield "optimizer.nesterov=True needs optimizer.momentum above 0"
+    if config.train.objective == "exits" and not config.init_from:
+        yield (
+            "train.objective='exits' trains heads on frozen stages, and needs "
+            "init_from, the file of their weights"
+        )
+    if config.train.keep_last_head and config.train.objective != "exits":
+        yield "train.keep_last_head=True is for train.objective='exits' only"
+    if len(config.data.mean) != len(config.data.std):
+        yield (
+            f"data.mean={config.data.mean} and data.std={config.data.std} must have "
+            "as many numbers; () for the data set's own"
+        )
     try:
         build_backbone(config, num_classes=2)
     except (UserError, TypeError) as error:
         yield str(error)
     try:
-        sources.check(config.data.name, config.data.dir or None)
+        sources.check(
+            config.data.name, config.data.dir or None, tokenizer=config.data.tokenizer
+        )
     except UserError as error:
         yield str(error)
 
@@ -197,13 +117,29 @@ def build_backbone(
     )
 
 
-def load_data(config: ml_collections.ConfigDict) -> sources.Dataset:
+def load_data(config: ml_collections.ConfigDict) -> Dataset:
     """Loads the data set that ``config.data`` names."""
-    return sources.load(
-        config.data.name,
-        data_dir=config.data.dir or None,
-        val_size=config.data.val_size,
+    fields = config.data
+    dataset = sources.load(
+        fields.name,
+        data_dir=fields.dir or None,
+        val_size=fields.val_size or None,
+        image_size=fields.image_size,
+        tokenizer=fields.tokenizer,
+        max_length=fields.max_length,
+        num_buckets=fields.num_buckets,
+        text_columns=fields.text_columns,
+        label_column=fields.label_column,
+        vocab_size=config.model.options.get("vocab_size"),
     )
+    if not fields.mean:
+        return dataset
+    if len(fields.mean) != len(dataset.mean):
+        raise UserError(
+            f"data.mean={fields.mean} must have {len(dataset.mean)} numbers for "
+            f"data.name={fields.name!r}, one a channel"
+        )
+    return dataclasses.replace(dataset, mean=tuple(fields.mean), std=tuple(fields.std))
 
 
 def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:

@@ -1,7 +1,7 @@
 """All exits over a whole split, in jitted batches; the last partial batch is exact."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,78 +10,122 @@ import numpy as np
 
 from eenet_jax import distributed
 from eenet_jax.backbones.staged import Backbone
-from eenet_jax.data import batches, images
+from eenet_jax.data import inputs as inputs_lib
+from eenet_jax.data.datasets import Dataset, Split
+from eenet_jax.data.inputs import EvalBatch
 from eenet_jax.writers import Progress
 
 
 class Predictor:
-    """Runs a backbone in evaluation mode over uint8 images.
+    """Runs a backbone in evaluation mode over the splits of a data set.
 
-    Compiled once for a backbone, a batch size and an image shape; the variables are an
-    argument, so it serves every checkpoint and every epoch.
+    Compiled once for every shape of batch; the variables are an argument, so it serves
+    every checkpoint and every epoch.
 
-    Attributes:
-      batch_size: Images a call, over all devices.
+    Args:
+      backbone: The network.
+      dataset: Whose splits it will run over.
+      batch_size: Samples a call, over all devices.
+      mesh: The devices.
+      num_workers: Processes that decode streamed images.
     """
 
     def __init__(
         self,
         backbone: Backbone,
+        dataset: Dataset,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         batch_size: int,
         mesh: jax.sharding.Mesh,
+        num_workers: int = 0,
     ):
-        self.batch_size = batch_size
+        self._dataset = dataset
+        self._batch_size, self._num_workers = batch_size, num_workers
         self._mesh = mesh
         self._backbone = backbone
-        self._normalise = functools.partial(images.normalise, mean=mean, std=std)
+        self._prepare = inputs_lib.prepare_eval(dataset)
         self._logits = jax.jit(self._compute_logits)
         self._counts = jax.jit(self._compute_counts)
+        self._to_heads = jax.jit(self._compute_to_heads, static_argnames="heads")
 
-    def logits(self, variables: Any, split_images: np.ndarray, label: str = ""):
-        """Computes the logits of every image.
+    def logits(self, variables: Any, split: Split, label: str = "") -> np.ndarray:
+        """Computes the logits of every sample, float32 ``[K, N, C]``.
 
         Args:
           variables: The backbone's variables.
-          split_images: uint8 ``[N, H, W, C]``.
+          split: Of the data set.
           label: Shown beside the progress bar.
-
-        Returns:
-          float32 NumPy array ``[K, N, C]``.
         """
-        rows, mask = batches.eval_batches(len(split_images), self.batch_size)
-        progress = Progress(len(rows), 0, "batch")
-        outputs = []
-        for index, valid in zip(rows, mask, strict=True):
-            z = self._logits(variables, self._put(split_images[index]))
-            outputs.append(np.asarray(z)[:, valid.astype(bool)])
-            progress.update(1, label)
-        progress.close()
-        return np.concatenate(outputs, axis=1)
+        return self._gather(
+            split, label, lambda batch: self._logits(variables, batch), axis=1
+        )
 
-    def accuracy(self, variables: Any, split: Any) -> np.ndarray:
+    def head_inputs(self, variables: Any, split: Split, heads: int) -> tuple[Any, ...]:
+        """Computes what the first ``heads`` heads read, leaves ``[N, ...]``."""
+        return self._gather(
+            split,
+            "features",
+            lambda batch: self._to_heads(variables, batch, heads=heads),
+        )
+
+    def accuracy(self, variables: Any, split: Split) -> np.ndarray:
         """Returns the share of a split that each exit gets right, float64 ``[K]``."""
-        rows, mask = batches.eval_batches(len(split.images), self.batch_size)
         counts = [
             self._counts(
                 variables,
-                self._put(split.images[index]),
-                self._put(split.labels[index]),
-                self._put(valid),
+                self._put(batch.inputs),
+                self._put(split.labels[np.minimum(batch.rows, len(split.labels) - 1)]),
+                self._put(batch.mask),
             )
-            for index, valid in zip(rows, mask, strict=True)
+            for batch in self._batches(split)
         ]
         return np.sum(jax.device_get(counts), axis=0) / len(split.labels)
 
-    def _put(self, array: np.ndarray) -> jax.Array:
-        return jax.device_put(array, distributed.batch_sharding(self._mesh))
+    def _gather(
+        self, split: Split, label: str, function: Callable[[Any], Any], axis: int = 0
+    ) -> Any:
+        """Returns a function's outputs for all samples, in the split's order."""
+        progress = Progress(
+            inputs_lib.num_eval_batches(self._dataset, split, self._batch_size),
+            0,
+            "batch",
+        )
+        empty = functools.partial(_empty_like, axis=axis, size=len(split.labels))
+        gathered: Any = None
+        for batch in self._batches(split):
+            values = function(self._put(batch.inputs))
+            if gathered is None:
+                gathered = jax.tree.map(empty, values)
+            fill = functools.partial(_fill, batch=batch, axis=axis)
+            jax.tree.map(fill, gathered, values)
+            progress.update(1, label)
+        progress.close()
+        return gathered
 
-    def _compute_logits(self, variables: Any, batch: jax.Array) -> jax.Array:
-        return self._backbone.apply(variables, self._normalise(batch))[0]
+    def _batches(self, split: Split) -> Iterator[EvalBatch]:
+        return inputs_lib.eval_batches(
+            self._dataset, split, self._batch_size, self._num_workers
+        )
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, distributed.batch_sharding(self._mesh))
+
+    def _compute_logits(self, variables: Any, batch: Any) -> jax.Array:
+        return self._backbone.apply(variables, self._prepare(batch))[0]
+
+    def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
+        return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]
 
     def _compute_counts(self, variables, batch, labels, mask) -> jax.Array:
         answers = self._compute_logits(variables, batch).argmax(-1)  # [K, B]
         right = (answers == labels[None]) & mask.astype(bool)[None]
         return jnp.sum(right, axis=1, dtype=jnp.int32)
+
+
+def _fill(target: np.ndarray, value: Any, *, batch: EvalBatch, axis: int) -> None:
+    every, real = (slice(None),) * axis, batch.mask.astype(bool)
+    target[(*every, batch.rows[real])] = np.asarray(value)[(*every, real)]
+
+
+def _empty_like(value: jax.Array, *, axis: int, size: int) -> np.ndarray:
+    return np.empty((*value.shape[:axis], size, *value.shape[axis + 1 :]), value.dtype)

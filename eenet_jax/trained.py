@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
-from eenet_jax.data.sources import Dataset
+from eenet_jax.data import inputs
+from eenet_jax.data.datasets import Dataset
 from eenet_jax.inference import Predictor
 from eenet_jax.predictions import (
     Predictions,
@@ -46,9 +47,8 @@ class Trained:
     workdir: pathlib.Path
 
     def example(self, batch_size: int = 1) -> jax.ShapeDtypeStruct:
-        """Returns shape and type of a batch of inputs."""
-        height, width = self.dataset.test.images.shape[1:3]
-        return jax.ShapeDtypeStruct((batch_size, height, width, 3), np.float32)
+        """Returns shapes and types of a batch of inputs."""
+        return inputs.example(self.dataset, batch_size)
 
 
 def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
@@ -76,13 +76,13 @@ def predict(trained: Trained) -> Predictions:
     """Computes all exits over the validation and test parts, with costs in MFLOPs."""
     predictor = Predictor(
         trained.backbone,
-        mean=trained.dataset.mean,
-        std=trained.dataset.std,
+        trained.dataset,
         batch_size=trained.config.eval.batch_size,
         mesh=distributed.data_mesh(),
+        num_workers=trained.config.data.num_workers,
     )
     val, test = (
-        Split(predictor.logits(trained.variables, part.images, name), part.labels)
+        Split(predictor.logits(trained.variables, part, name), part.labels)
         for name, part in (
             ("validation", trained.dataset.val),
             ("test", trained.dataset.test),
@@ -142,8 +142,11 @@ def predictions_with_cost(
     if cost == "mparams":
         costs = exit_mparams(trained.backbone, trained.variables)
     else:
-        shape = trained.example(latency_batch_size).shape
-        x = jax.random.normal(jax.random.key(0), shape)
+        x = jax.tree.map(_ones, trained.example(latency_batch_size))
         costs = exit_latency_ms(trained.backbone, trained.variables, x)
     changed = predictions.with_costs(costs.costs, costs.unit, costs.head_costs)
     return changed, costs.details
+
+
+def _ones(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.ones(leaf.shape, leaf.dtype)

@@ -2,7 +2,9 @@
 
 import dataclasses
 import pathlib
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -10,10 +12,12 @@ import numpy as np
 
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
-from eenet_jax.data import batches, sources
+from eenet_jax.data.datasets import Dataset
+from eenet_jax.data.feeds import Feed, MemoryFeed
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
 from eenet_jax.inference import Predictor
+from eenet_jax.training.initial import initial_state
 from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
 from eenet_jax.training.record import Recorder
 from eenet_jax.training.step import TrainState
@@ -64,10 +68,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     plan = build_plan(config, dataset, mesh)
     predictor = Predictor(
         plan.backbone,
-        mean=dataset.mean,
-        std=dataset.std,
+        dataset,
         batch_size=config.eval.batch_size,
         mesh=mesh,
+        num_workers=config.data.num_workers,
     )
 
     # From the start, or from where it was.
@@ -77,7 +81,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     if start:
         state = checkpoint.restore(workdir, start, abstract_state(plan, mesh))
     else:
-        state = plan.init(key_init)
+        state = initial_state(config, plan, key_init, mesh)
     if start >= plan.total_steps:
         accuracy = predictor.accuracy(state.eval_variables, dataset.val)
         return Result(start, start, state, accuracy)
@@ -90,7 +94,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=config.train.batch_size,
     )
-    run_epoch = _epoch_runner(config, plan, dataset, mesh, recorder, key_run)
+    feed = plan.feed
+    if feed is None:
+        feed = _cached_feed(config, plan, predictor, state.variables, dataset, mesh)
+    run_epoch = _epoch_runner(config, plan, feed, mesh, recorder, key_run)
     step, accuracy = start, np.zeros(plan.backbone.num_exits)
     try:
         with checkpoint.open_checkpoints(workdir, clean=True) as saved:
@@ -104,6 +111,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
                     recorder.validation(step, accuracy)
                     checkpoint.save(saved, step, state, float(accuracy.mean()))
     finally:
+        feed.close()
         recorder.close()
     return Result(step, start, state, accuracy)
 
@@ -114,7 +122,7 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
     Raises:
       UserError: Naming the fields that differ.
     """
-    if not (workdir / "config.json").exists() or not latest_step(workdir):
+    if not (workdir / "config.json").exists() or not checkpoint.saved_steps(workdir):
         return
     different = config_lib.differences(config, config_lib.read(workdir))
     if different:
@@ -157,32 +165,47 @@ def abstract_state(plan: Plan, mesh: jax.sharding.Mesh) -> TrainState:
 def _epoch_runner(
     config: ml_collections.ConfigDict,
     plan: Plan,
-    dataset: sources.Dataset,
+    feed: Feed,
     mesh: jax.sharding.Mesh,
     recorder: Recorder,
     key: jax.Array,
 ) -> Callable[[TrainState, int], tuple[TrainState, int]]:
     """Returns ``(state, step) -> (state, step)`` that takes the rest of one epoch."""
-    train = dataset.train
-    images, labels = distributed.replicate((train.images, train.labels), mesh)
     key = distributed.replicate(key, mesh)
-    by_batch = distributed.batch_sharding(mesh, axis=1)
 
     def run_epoch(state: TrainState, step: int) -> tuple[TrainState, int]:
-        rows = batches.epoch_indices(
-            config.seed,
-            step // plan.steps_per_epoch,
-            len(train.labels),
-            config.train.batch_size,
-        )[: plan.total_steps - step]
-        for start, end in epoch_pieces(len(rows), config.train.log_steps):
+        epoch, first = divmod(step, plan.steps_per_epoch)
+        count = min(plan.steps_per_epoch - first, plan.total_steps - step)
+        for start, end in epoch_pieces(count, config.train.log_steps):
+            span = (first + start, first + end)
             metrics = []
-            for i in range(start, end, plan.steps_per_call):
-                chunk = rows[i : min(i + plan.steps_per_call, end)]
-                chunk = jax.device_put(chunk, by_batch)
-                state, result = plan.run_chunk(state, images, labels, chunk, key=key)
+            for call in feed.calls(epoch, *span, plan.steps_per_call):
+                state, result = plan.run_chunk(state, *call, key=key)
                 metrics.append(result)
-            recorder.chunk(step + end, metrics)
-        return state, step + len(rows)
+            recorder.chunk(step + end, metrics, feed.input_wait())
+        return state, step + count
 
     return run_epoch
+
+
+def _cached_feed(
+    config: ml_collections.ConfigDict,
+    plan: Plan,
+    predictor: Predictor,
+    variables: Any,
+    dataset: Dataset,
+    mesh: jax.sharding.Mesh,
+) -> MemoryFeed:
+    """Computes what the trained heads read, once for the whole run."""
+    features = predictor.head_inputs(variables, dataset.train, plan.heads)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(features)) / 2**30
+    print(
+        f"features of the frozen network: {size:.2g} GiB, kept (no augmentation)",
+        file=sys.stderr,
+    )
+    return MemoryFeed(
+        [(features, dataset.train.labels)],
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        mesh=mesh,
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,12 @@ import optax
 from eenet_jax import distributed
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.config import build_backbone
-from eenet_jax.data import images
-from eenet_jax.data.sources import Dataset
+from eenet_jax.data import inputs
+from eenet_jax.data.datasets import Dataset
+from eenet_jax.data.feeds import Feed, MemoryFeed, StreamFeed
+from eenet_jax.data.stream import StreamSplit
 from eenet_jax.errors import UserError
-from eenet_jax.training import losses, optim, step
+from eenet_jax.training import objectives, optim, step
 
 # Initialisation runs once: on CPUs optimising it takes far longer than running it.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -33,7 +36,11 @@ class Plan:
       tx: The optimiser.
       schedule: Learning rate of a step.
       init: ``key -> TrainState`` on the mesh.
-      run_chunk: Jitted ``(state, images, labels, indices [S, B], key)``; donates state.
+      run_chunk: Jitted ``(state, inputs, labels, rows [S, B], key)``; donates state.
+      feed: Batches of the training part; of what the heads read where ``cached``, and
+        then still to be made by ``cached_feed``.
+      cached: Whether the heads are trained on features that are computed once.
+      heads: Heads that are trained.
       steps_per_epoch: Full batches an epoch.
       total_steps: Length of the run.
       steps_per_call: Longest chunk that one call takes.
@@ -44,6 +51,9 @@ class Plan:
     schedule: optax.Schedule
     init: Callable[[jax.Array], step.TrainState]
     run_chunk: Callable[..., Any]
+    feed: Feed | None
+    cached: bool
+    heads: int
     steps_per_epoch: int
     total_steps: int
     steps_per_call: int
@@ -55,40 +65,48 @@ def build_plan(
     """Builds a run from its config.
 
     Raises:
-      UserError: If the training part is smaller than a batch.
+      UserError: If the training part is smaller than a batch, or network and data are
+        of different kinds.
     """
-    size, batch_size = len(dataset.train.labels), config.train.batch_size
-    if batch_size > size:
-        raise UserError(
-            f"train.batch_size={batch_size} is larger than the training part of "
-            f"{dataset.name!r}, {size} examples; take a smaller one"
-        )
-    steps_per_epoch = size // batch_size
-    total = config.train.epochs * steps_per_epoch
-    if config.train.max_steps:
-        total = min(total, config.train.max_steps)
     backbone = build_backbone(
         config,
         num_classes=dataset.num_classes,
         dtype=distributed.compute_dtype(config.dtype),
     )
+    check_fit(config, backbone, dataset)
+    objective = objectives.build(config, backbone)
+    cached = objective.frozen and _features_fit(config, backbone, dataset, objective)
+    feed = None if cached else build_feed(config, dataset, mesh)
+    steps_per_epoch = (
+        feed.steps_per_epoch
+        if feed
+        else len(dataset.train.labels) // config.train.batch_size
+    )
+    total = config.train.epochs * steps_per_epoch
+    if config.train.max_steps:
+        total = min(total, config.train.max_steps)
     schedule = optim.build_schedule(
         config, steps_per_epoch=steps_per_epoch, total_steps=total
     )
     tx = optim.build_optimizer(config, schedule)
-    x = jnp.zeros((1, *dataset.train.images.shape[1:3], 3))
     init = functools.partial(
-        _init, backbone, tx, x, with_average=config.train.ema_decay > 0
+        _init,
+        backbone,
+        tx,
+        backbone.example() if dataset.kind == "text" else _zeros(dataset),
+        with_average=config.train.ema_decay > 0,
+        trained=objective.trained,
     )
     chunk = functools.partial(
         step.run_chunk,
-        prepare=_prepare(config, dataset, mesh),
+        prepare=_no_preparation if cached else _prepare(config, dataset, mesh),
         step_fn=functools.partial(
             step.train_step,
-            backbone=backbone,
+            forward=objective.forward(cached),
             tx=tx,
-            loss_fn=_loss(config, total),
+            loss_fn=objective.loss(total),
             ema_decay=config.train.ema_decay,
+            trained=objective.trained,
         ),
     )
     on_cpu = jax.default_backend() == "cpu"
@@ -102,52 +120,49 @@ def build_plan(
             compiler_options=QUICK_COMPILE if on_cpu else None,
         ),
         jax.jit(chunk, donate_argnums=0),
+        feed,
+        cached,
+        objective.heads,
         steps_per_epoch,
         total,
         1 if on_cpu else config.train.log_steps,  # see step.run_chunk
     )
 
 
-def _init(backbone, tx, x, key, *, with_average):
-    return step.init_state(backbone, tx, x, key=key, with_average=with_average)
-
-
-def _prepare(config, dataset, mesh) -> Callable[..., jax.Array]:
-    """Returns the map from a uint8 batch to augmented, normalised inputs."""
-
-    def prepare(batch: jax.Array, *, key: jax.Array) -> jax.Array:
-        batch = jax.lax.with_sharding_constraint(
-            batch, distributed.batch_sharding(mesh)
-        )
-        batch = images.augment(
-            batch,
-            key=key,
-            crop_padding=config.data.crop_padding,
+def build_feed(
+    config: ml_collections.ConfigDict, dataset: Dataset, mesh: jax.sharding.Mesh
+) -> Feed:
+    """Builds the feed of a data set's training part."""
+    options = {"seed": config.seed, "batch_size": config.train.batch_size, "mesh": mesh}
+    if isinstance(dataset.train, StreamSplit):
+        return StreamFeed(
+            dataset.train,
             flip=config.data.flip,
-            cutout=config.data.cutout,
-            mean=dataset.mean,
+            num_workers=config.data.num_workers,
+            **options,
         )
-        return images.normalise(batch, dataset.mean, dataset.std)
-
-    return prepare
+    return MemoryFeed(inputs.train_groups(dataset, config.train.batch_size), **options)
 
 
-def _loss(config, total_steps: int) -> step.LossFn:
-    """Returns the joint objective, with distillation in the last part of the run."""
-    fields = config.loss
-    start = fields.distill_start * total_steps
+def check_fit(
+    config: ml_collections.ConfigDict, backbone: Backbone, dataset: Dataset
+) -> None:
+    """Refuses a batch that the training part cannot fill, and text for image networks.
 
-    def loss_fn(logits, labels, step_index):
-        return losses.joint_loss(
-            logits,
-            labels,
-            label_smoothing=fields.label_smoothing,
-            distill_weight=jnp.where(step_index >= start, fields.distill_weight, 0.0),
-            distill_temperature=fields.distill_temperature,
-            distill_form=fields.distill_form,
+    Raises:
+      UserError: Naming the fields.
+    """
+    size, batch_size = len(dataset.train.labels), config.train.batch_size
+    if batch_size > size:
+        raise UserError(
+            f"train.batch_size={batch_size} is larger than the training part of "
+            f"{dataset.name!r}, {size} examples; take a smaller one"
         )
-
-    return loss_fn
+    if backbone.input_kind != dataset.kind:
+        raise UserError(
+            f"model.name={backbone.name!r} reads {backbone.input_kind}, but "
+            f"data.name={dataset.name!r} is {dataset.kind}; choose another of the two"
+        )
 
 
 def epoch_pieces(steps: int, longest: int) -> list[tuple[int, int]]:
@@ -158,3 +173,50 @@ def epoch_pieces(steps: int, longest: int) -> list[tuple[int, int]]:
     count = -(-steps // longest)
     ends = np.linspace(0, steps, count + 1).astype(int).tolist()
     return list(itertools.pairwise(ends))
+
+
+def _features_fit(
+    config: ml_collections.ConfigDict,
+    backbone: Backbone,
+    dataset: Dataset,
+    objective: objectives.Objective,
+) -> bool:
+    """Says whether what the trained heads read fits in ``train.cache_gib``."""
+    x = inputs.example(dataset)
+    variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
+    seen = jax.eval_shape(backbone.head_inputs, variables, x)[: objective.heads]
+    sizes = [math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(seen)]
+    return sum(sizes) * len(dataset.train.labels) <= config.train.cache_gib * 2**30
+
+
+def _zeros(dataset: Dataset) -> jax.Array:
+    return jnp.zeros(inputs.example(dataset).shape)
+
+
+def _init(backbone, tx, x, key, *, with_average, trained):
+    return step.init_state(
+        backbone, tx, x, key=key, with_average=with_average, trained=trained
+    )
+
+
+def _no_preparation(features: Any, *, key: jax.Array) -> Any:
+    del key
+    return features
+
+
+def _prepare(config, dataset, mesh) -> Callable[..., Any]:
+    """Returns the map from a batch of inputs to augmented, normalised ones."""
+    prepare = inputs.prepare_train(
+        dataset,
+        rotation=config.data.rotation,
+        crop_padding=config.data.crop_padding,
+        flip=config.data.flip,
+        cutout=config.data.cutout,
+    )
+
+    def prepare_sharded(batch: Any, *, key: jax.Array) -> Any:
+        sharding = distributed.batch_sharding(mesh)
+        batch = jax.lax.with_sharding_constraint(batch, sharding)
+        return prepare(batch, key=key)
+
+    return prepare_sharded

@@ -33,18 +33,21 @@ class Recorder:
         self._schedule = schedule
         self._steps_per_epoch = steps_per_epoch
         self._batch_size = batch_size
-        self._pending: tuple[int, Any] | None = None
+        self._pending: tuple[int, Any, float | None] | None = None
         self._clock = time.perf_counter()
 
-    def chunk(self, end_step: int, metrics: Sequence[Any]) -> None:
+    def chunk(
+        self, end_step: int, metrics: Sequence[Any], input_wait: float | None = None
+    ) -> None:
         """Takes the metrics of steps up to ``end_step``; writes the previous ones.
 
         Args:
           end_step: Steps done after the chunk.
           metrics: Results of ``run_chunk``, each stacked over its steps.
+          input_wait: Share of the time spent waiting for input, where it is streamed.
         """
         self.flush()
-        self._pending = (end_step, metrics)
+        self._pending = (end_step, metrics, input_wait)
 
     def flush(self) -> None:
         """Writes what is pending.
@@ -54,7 +57,7 @@ class Recorder:
         """
         if self._pending is None:
             return
-        end_step, metrics = self._pending
+        end_step, metrics, input_wait = self._pending
         self._pending = None
         metrics = jax.tree.map(
             lambda *parts: np.concatenate(parts), *jax.device_get(list(metrics))
@@ -77,11 +80,15 @@ class Recorder:
             "epoch": end_step / self._steps_per_epoch,
             "train/loss": loss,
             "train/learning_rate": float(self._schedule(end_step - 1)),
-            "train/images_per_second": rate,
+            "train/samples_per_second": rate,
             **per_exit("train/accuracy", metrics["correct"].mean(axis=0)),
         }
+        note = f"loss {loss:.4f}, {rate:.0f} samples/s"
+        if input_wait is not None:
+            scalars["train/input_wait"] = input_wait
+            note += f", {100 * input_wait:.0f} % of it waiting for input"
         self._writer.write(end_step, scalars)
-        self._progress.update(count, f"loss {loss:.4f}, {rate:.0f} images/s")
+        self._progress.update(count, note)
 
     def validation(self, step: int, accuracy: np.ndarray) -> None:
         """Writes the validation accuracy of each exit, ``[K]``."""

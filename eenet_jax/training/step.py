@@ -1,6 +1,6 @@
 """One optimisation step, and a scanned chunk of them, as pure functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import flax.struct
@@ -11,6 +11,8 @@ import optax
 from eenet_jax.backbones.staged import Backbone
 
 LossFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+# (variables, x, rngs) -> (logits, new variables other than params), in training mode.
+Forward = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -19,7 +21,7 @@ class TrainState(flax.struct.PyTreeNode):
     Attributes:
       step: int32, optimisation steps done.
       variables: The backbone's variables.
-      opt_state: The optimiser's state.
+      opt_state: The optimiser's state, for the parameters that are trained.
       average: Exponential moving average of the variables, or None where it is off.
     """
 
@@ -34,6 +36,15 @@ class TrainState(flax.struct.PyTreeNode):
         return self.variables if self.average is None else self.average
 
 
+def whole_network(backbone: Backbone) -> Forward:
+    """Returns the forward pass that trains all of a network."""
+
+    def forward(variables: Any, x: Any, rngs: Any) -> tuple[jax.Array, Any]:
+        return backbone.apply(variables, x, train=True, rngs=rngs)
+
+    return forward
+
+
 def init_state(
     backbone: Backbone,
     tx: optax.GradientTransformation,
@@ -41,13 +52,14 @@ def init_state(
     *,
     key: jax.Array,
     with_average: bool,
+    trained: Collection[str] | None = None,
 ) -> TrainState:
-    """Returns a fresh state for inputs shaped like ``x``."""
+    """Returns a fresh state for inputs shaped like ``x``; see ``train_step``."""
     variables = backbone.init(key, x)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
-        opt_state=tx.init(variables["params"]),
+        opt_state=tx.init(_chosen(variables["params"], trained)),
         average=jax.tree.map(jnp.copy, variables) if with_average else None,
     )
 
@@ -58,10 +70,11 @@ def train_step(
     labels: jax.Array,
     *,
     key: jax.Array,
-    backbone: Backbone,
+    forward: Forward,
     tx: optax.GradientTransformation,
     loss_fn: LossFn,
     ema_decay: float = 0.0,
+    trained: Collection[str] | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one step.
 
@@ -70,27 +83,30 @@ def train_step(
       x: Normalised, augmented inputs.
       labels: int32 ``[B]``.
       key: For dropout.
-      backbone: The network.
+      forward: ``(variables, x, rngs) -> (logits [K, B, C], new state)``.
       tx: The optimiser.
       loss_fn: ``(logits [K, B, C], labels [B], step) -> [B]``.
       ema_decay: Decay of ``state.average``, where there is one.
+      trained: Parts of the network that are trained, as "heads_0"; None for all.
 
     Returns:
       The state after the step, and ``{"loss": [], "correct": [K]}``: the mean loss and
       the share of the batch that each exit got right, before the step.
     """
 
+    whole = state.variables["params"]
+
     def objective(params):
-        variables = {**state.variables, "params": params}
-        rngs = {"dropout": key}
-        logits, new = backbone.apply(variables, x, train=True, rngs=rngs)
+        variables = {**state.variables, "params": {**whole, **params}}
+        logits, new = forward(variables, x, {"dropout": key})
         return jnp.mean(loss_fn(logits, labels, state.step)), (logits, new)
 
-    params = state.variables["params"]
+    params = _chosen(whole, trained)
     value_and_grad = jax.value_and_grad(objective, has_aux=True)
     (loss, (logits, new)), grads = value_and_grad(params)
     updates, opt_state = tx.update(grads, state.opt_state, params)
-    variables = {"params": optax.apply_updates(params, updates), **new}
+    params = {**whole, **optax.apply_updates(params, updates)}
+    variables = {"params": params, **new}
     average = state.average
     if average is not None:
         average = optax.incremental_update(variables, average, 1 - ema_decay)
@@ -99,11 +115,15 @@ def train_step(
     return TrainState(state.step + 1, variables, opt_state, average), metrics
 
 
+def _chosen(params: Any, trained: Collection[str] | None) -> dict[str, Any]:
+    return {n: p for n, p in params.items() if trained is None or n in trained}
+
+
 def run_chunk(
     state: TrainState,
-    images: jax.Array,
+    inputs: Any,
     labels: jax.Array,
-    indices: jax.Array,
+    rows: jax.Array | None,
     *,
     key: jax.Array,
     prepare: Callable[..., jax.Array],
@@ -117,23 +137,28 @@ def run_chunk(
 
     Args:
       state: State before the chunk.
-      images: The whole training set, uint8 ``[N, H, W, C]``.
+      inputs: Samples, a pytree of arrays ``[N, ...]``, such as uint8 images.
       labels: int32 ``[N]``.
-      indices: Rows of each step's batch, int32 ``[S, B]``.
+      rows: Rows of each step's batch, int32 ``[S, B]``; None for one step on all.
       key: The run's key.
-      prepare: ``(images [B, ...] uint8, key=) -> x``: augmentation and normalisation.
+      prepare: ``(inputs [B, ...], key=) -> x``: augmentation and normalisation.
       step_fn: ``train_step`` with everything but state, x, labels and key bound.
 
     Returns:
       The state after the chunk, and each step's metrics stacked, ``[S, ...]``.
     """
 
-    def body(state, rows):
+    def one(state, inputs, labels):
         key_augment, key_step = jax.random.split(jax.random.fold_in(key, state.step))
-        x = prepare(images[rows], key=key_augment)
-        return step_fn(state, x, labels[rows], key=key_step)
+        return step_fn(state, prepare(inputs, key=key_augment), labels, key=key_step)
 
-    if indices.shape[0] > 1:
-        return jax.lax.scan(body, state, indices)
-    state, metrics = body(state, indices[0])
+    def body(state, rows):
+        return one(state, jax.tree.map(lambda a: a[rows], inputs), labels[rows])
+
+    if rows is not None and rows.shape[0] > 1:
+        return jax.lax.scan(body, state, rows)
+    if rows is None:
+        state, metrics = one(state, inputs, labels)
+    else:
+        state, metrics = body(state, rows[0])
     return state, jax.tree.map(lambda value: value[None], metrics)

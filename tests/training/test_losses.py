@@ -9,7 +9,8 @@ import pytest
 from jax.test_util import check_grads
 
 from configs import default
-from eenet_jax.training import losses, plan
+from eenet_jax import backbones
+from eenet_jax.training import losses, objectives
 
 K, B, C = 3, 4, 5
 
@@ -175,7 +176,8 @@ def test_saturated_logits_keep_loss_and_gradient_finite(form, labels):
 def test_a_run_distils_from_its_share_of_steps_on(logits, labels):
     config = default.get_config()
     config.loss.update(label_smoothing=0.1, distill_weight=0.5, distill_start=0.75)
-    loss_fn = jax.jit(plan._loss(config, 40))
+    backbone = backbones.build("resnet20", num_classes=4)
+    loss_fn = jax.jit(objectives.build(config, backbone).loss(40))
     before = losses.joint_loss(logits, labels, label_smoothing=0.1)
     after = before + 0.5 * losses.distillation(logits, 3.0)
     for index, expected in ((0, before), (29, before), (30, after), (39, after)):

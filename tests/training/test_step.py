@@ -52,7 +52,11 @@ def _toy(tx, *, with_average=False, ema_decay=0.0):
     opt_state = tx.init(variables["params"])
     state = step.TrainState(jnp.int32(0), variables, opt_state, average)
     step_fn = functools.partial(
-        step.train_step, backbone=TOY, tx=tx, loss_fn=_toy_loss, ema_decay=ema_decay
+        step.train_step,
+        forward=step.whole_network(TOY),
+        tx=tx,
+        loss_fn=_toy_loss,
+        ema_decay=ema_decay,
     )
     return state, step_fn
 
@@ -289,7 +293,7 @@ def test_metrics_are_written_one_chunk_late(recorder):
     built.flush()
     assert [line[0] for line in written] == [2, 4]
     scalars = written[1][1]
-    assert scalars.pop("train/images_per_second") > 0
+    assert scalars.pop("train/samples_per_second") > 0
     assert scalars == {
         "epoch": 1.0,
         "train/loss": 6.0,

@@ -1,0 +1,98 @@
+"""The state that a run starts from: fresh, or with imported weights."""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from eenet_jax import checkpoint, distributed
+from eenet_jax.backbones import from_torch
+from eenet_jax.errors import UserError
+from eenet_jax.training.plan import Plan
+from eenet_jax.training.step import TrainState
+
+
+def initial_state(
+    config: ml_collections.ConfigDict,
+    plan: Plan,
+    key: jax.Array,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """Returns a fresh state, with the weights of ``config.init_from`` where given.
+
+    Raises:
+      UserError: If that file cannot be read or its tensors do not fit.
+    """
+    if not config.init_from:
+        return plan.init(key)
+    state, fresh = imported_state(config, plan, key, mesh)
+    if fresh:
+        print(f"init_from: starting fresh: {', '.join(fresh)}", file=sys.stderr)
+    return state
+
+
+def imported_state(
+    config: ml_collections.ConfigDict,
+    plan: Plan,
+    key: jax.Array,
+    mesh: jax.sharding.Mesh,
+) -> tuple[TrainState, tuple[str, ...]]:
+    """Returns a state with the weights of ``config.init_from``.
+
+    Args:
+      config: ``init_from`` is a PyTorch checkpoint, or the workdir of another run,
+        whose best checkpoint is taken; ``init_partial``: whether some may not fit.
+      plan: The run's plan.
+      key: For what is not imported.
+      mesh: The devices.
+
+    Returns:
+      The state, and the parts of the network that nothing was imported for.
+
+    Raises:
+      UserError: If the file cannot be read or its tensors do not fit.
+    """
+    path = pathlib.Path(config.init_from).expanduser()
+    state = plan.init(key)
+    if (path / "config.json").is_file() and (path / checkpoint.FOLDER).is_dir():
+        variables, fresh = _of_run(path, state), ()
+    else:
+        state_dict = from_torch.load_state_dict(path)
+        try:
+            imported = from_torch.take(
+                plan.backbone, state.variables, state_dict, partial=config.init_partial
+            )
+        except UserError as error:
+            raise UserError(
+                f"init_from={config.init_from}: {error}\n"
+                "(--config.init_partial=True takes what fits, and the rest stays fresh)"
+            ) from None
+        if imported.skipped:
+            listed = from_torch.some(imported.skipped)
+            print(f"init_from: not taken: {listed}", file=sys.stderr)
+        variables, fresh = imported.variables, imported.fresh
+    variables = distributed.replicate(variables, mesh)
+    average = None if state.average is None else jax.tree.map(jnp.copy, variables)
+    return state.replace(variables=variables, average=average), fresh
+
+
+def _of_run(workdir: pathlib.Path, state: TrainState):
+    """Reads the variables that another run of ours would be evaluated with."""
+    step = checkpoint.choose_step(workdir, "best")
+    stored = checkpoint.restore_as_saved(workdir, step)
+    variables = stored.get("average") or stored["variables"]
+    ours, theirs = (
+        {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+        for leaves in map(
+            jax.tree_util.tree_leaves_with_path, (state.variables, variables)
+        )
+    )
+    differing = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
+    if differing:
+        raise UserError(
+            f"init_from={workdir} is a run of another network: they differ in "
+            f"{from_torch.some(differing)}; give model the values in its config.json"
+        )
+    return variables
