@@ -178,6 +178,8 @@ def _decode(
 
 
 def _prepare_line(name: str, root: pathlib.Path) -> str:
+    """Returns the command; it knows glue/sst2 as sst2, and sets without configs."""
+    name = name.removeprefix("glue/").partition("/")[0]
     return (
         f"python -m eenet_jax.data.prepare {name} --data_dir={shlex.quote(str(root))}"
     )

@@ -1,7 +1,6 @@
-"""TFDS sets: prepared from files, read back, and refused with the remedy."""
+"""Prepared TFDS sets: read, and refused with the remedy."""
 
 import dataclasses
-import gzip
 import io
 import json
 import os
@@ -14,10 +13,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from eenet_jax.data import prepare, sources, tfds_reader
+from eenet_jax.data import image_sets, sources, tfds_reader
 from eenet_jax.errors import UserError
 
-TINY = sources.TfdsFacts((6, 5, 3), 4, (0.5,) * 3, (0.2,) * 3, 8)
+TINY = image_sets.TfdsFacts((6, 5, 3), 4, (0.5,) * 3, (0.2,) * 3, 8)
 
 
 def _write(data_dir: pathlib.Path, sizes: dict[str, int], *, label_shift: int = 0):
@@ -169,73 +168,6 @@ def test_unlabelled_examples_are_refused(tmp_path, monkeypatch):
     _write(tmp_path, {"train": 8, "test": 4}, label_shift=-1)  # TFDS marks them -1
     with pytest.raises(UserError, match=r"labels .* from -1 to 2.*in 0\.\.3"):
         sources.load("tiny", data_dir=tmp_path)
-
-
-def _write_idx(source: pathlib.Path, sizes: dict[str, int]) -> None:
-    for part, size in sizes.items():
-        images = np.random.default_rng(size).integers(0, 256, (size, 28, 28), np.uint8)
-        labels = (np.arange(size) % 10).astype(np.uint8)
-        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim])
-            header += np.array(array.shape, ">i4").tobytes()
-            file = source / f"{part}-{name}-ubyte.gz"
-            file.write_bytes(gzip.compress(header + array.tobytes()))
-
-
-def test_files_are_prepared_and_read_without_tensorflow(tmp_path, root):
-    _write_idx(tmp_path, {"train": 60, "t10k": 20})
-    script = f"""
-import sys
-from eenet_jax.data import prepare, sources
-arguments = ["fashion_mnist", "--data_dir={tmp_path}/out", "--source={tmp_path}"]
-assert prepare.main(arguments) == 0
-data = sources.load("fashion_mnist", data_dir="{tmp_path}/out", val_size=10)
-assert data.train.images.shape == (50, 28, 28, 1), data.train.images.shape
-assert (len(data.val.labels), len(data.test.labels)) == (10, 20)
-assert data.class_names[9] == "Ankle boot"
-assert sum(int(part.images.sum()) for part in (data.train, data.val)) == {
-        np.random.default_rng(60).integers(0, 256, (60, 28, 28), np.uint8).sum()
-    }
-assert prepare.main(arguments) == 0  # stands already
-assert "tensorflow" not in sys.modules
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("fashion_mnist is in ") == 2
-
-
-def test_conversion_refuses_wrong_files(tmp_path):
-    def refused(message):
-        with pytest.raises(UserError, match=message):
-            prepare.prepare("fashion_mnist", tmp_path / "out", tmp_path)
-
-    refused("has no train-images-idx3-ubyte.gz; give the directory")
-    _write_idx(tmp_path, {"train": 60, "t10k": 20})
-    labels = tmp_path / "train-labels-idx1-ubyte.gz"
-    images = (tmp_path / "train-images-idx3-ubyte.gz").read_bytes()
-    for content in (b"", images[:100], b"not gzip"):
-        labels.write_bytes(content)
-        refused("train-labels.*get it again")
-    labels.write_bytes(images)
-    refused(r"not an IDX file of uint8 \('N',\)")
-    labels.write_bytes((tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes())
-    refused("60 train images but 20 labels")
-    assert not (tmp_path / "out").exists()
-
-
-def test_download_without_tensorflow_says_what_to_install(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(prepare, "DEBIAN", tmp_path / "absent")
-    for name in sources.TFDS:
-        assert prepare.main([name, f"--data_dir={tmp_path}"]) == 1
-        assert "error: TFDS needs tensorflow" in (text := capsys.readouterr().err)
-        assert "pip install tensorflow" in text
-    assert prepare.main(["cifar10", "--source=x", f"--data_dir={tmp_path}"]) == 1
-    assert "is for fashion_mnist only" in capsys.readouterr().err
 
 
 @pytest.mark.slow
