@@ -1,6 +1,7 @@
 """Checkpoints of a run: the latest and the best, through Orbax."""
 
 import pathlib
+import warnings
 from typing import Any
 
 import jax
@@ -125,7 +126,8 @@ def restore_as_saved(workdir: pathlib.Path, step: int) -> Any:
     """
     path = workdir / FOLDER / str(step)
     try:
-        with open_checkpoints(workdir) as checkpointer:
+        with open_checkpoints(workdir) as checkpointer, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sharding info not provided")
             return jax.device_get(checkpointer.load(step))
     except Exception as error:  # as above
         raise UserError(f"the checkpoint {path} is damaged ({error})") from error

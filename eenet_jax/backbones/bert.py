@@ -16,10 +16,8 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.resnet import check_exits
 from eenet_jax.backbones.staged import StagedModule
+from eenet_jax.backbones.text_heads import POOLS, PoolerHead, dense, truncated_normal
 from eenet_jax.errors import UserError
-
-# BERT's own initialisation, cut at two standard deviations; biases start at zero.
-truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +81,7 @@ class SelfAttention(nn.Module):
         num_heads, width = self.spec.num_heads, self.spec.hidden
 
         def project(name: str) -> jax.Array:  # [B, T, D] -> [B, T, heads, D / heads]
-            y = _dense(width, self.dtype, name)(hidden)
+            y = dense(width, self.dtype, name)(hidden)
             return y.reshape(*y.shape[:2], num_heads, width // num_heads)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -97,7 +95,7 @@ class SelfAttention(nn.Module):
         weights = nn.Dropout(self.spec.dropout)(weights, deterministic=not train)
         context = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(value.dtype), value)
         context = context.reshape(hidden.shape)
-        return _dense(width, self.dtype, "output")(context)
+        return dense(width, self.dtype, "output")(context)
 
 
 class Layer(nn.Module):
@@ -114,8 +112,8 @@ class Layer(nn.Module):
         drop = nn.Dropout(spec.dropout, deterministic=not train)
         y = SelfAttention(spec, dtype, name="attention")(hidden, mask, train)
         hidden = _layer_norm(dtype, "attention_norm")(hidden + drop(y))
-        y = _dense(spec.intermediate, dtype, "intermediate")(hidden)
-        y = _dense(spec.hidden, dtype, "output")(nn.gelu(y, approximate=False))
+        y = dense(spec.intermediate, dtype, "intermediate")(hidden)
+        y = dense(spec.hidden, dtype, "output")(nn.gelu(y, approximate=False))
         return _layer_norm(dtype, "output_norm")(hidden + drop(y))
 
 
@@ -133,25 +131,6 @@ class Segment(nn.Module):
         return {"hidden": hidden, "mask": mask}
 
 
-class PoolerHead(nn.Module):
-    """The first token's state through a tanh layer of its width, dropout, linear."""
-
-    num_classes: int
-    dropout: float
-    dtype: Any
-
-    def features(self, carry: dict[str, jax.Array]) -> jax.Array:
-        """Returns the state of the first token, [B, D]."""
-        return carry["hidden"][:, 0]
-
-    @nn.compact
-    def __call__(self, carry: dict[str, jax.Array], train: bool = False) -> jax.Array:
-        first = self.features(carry)
-        pooled = nn.tanh(_dense(first.shape[-1], self.dtype, "pooler")(first))
-        pooled = nn.Dropout(self.dropout)(pooled, deterministic=not train)
-        return _dense(self.num_classes, self.dtype, "classifier")(pooled)
-
-
 def bert(
     num_classes: int,
     *,
@@ -164,6 +143,7 @@ def bert(
     max_positions: int = 512,
     type_vocab: int = 2,
     dropout: float = 0.1,
+    pool: str = "first",
     dtype: Any = jnp.float32,
 ) -> StagedModule:
     """Builds a BERT encoder with exits; its sizes are BERT base's by default.
@@ -179,6 +159,8 @@ def bert(
       vocab_size: Token ids, 0 .. vocab_size - 1.
       max_positions: The longest text in tokens.
       type_vocab: Token types there are embeddings for; type 0 alone is used.
+      pool: What the heads read: the state of the "first" token, as BERT's do, or the
+        "mean" of all tokens, which early layers tell more with.
       dropout: Rate in [0, 1) for hidden states, attention weights and classifiers.
       dtype: Compute type; softmax and LayerNorm are computed in float32 all the same.
 
@@ -189,6 +171,8 @@ def bert(
         hidden, num_heads, intermediate, vocab_size, max_positions, type_vocab, dropout
     )
     _check_sizes(num_layers, spec)
+    if pool not in POOLS:
+        raise UserError(f"model.options.pool={pool!r} is unknown; choose from {POOLS}")
     exits = _default_exits(num_layers) if exits is None else exits
     exits = check_exits(exits, num_layers)
     if 0 in exits:
@@ -199,7 +183,7 @@ def bert(
     layers = [Layer(spec, dtype) for _ in range(num_layers)]
     bounds = [0, *exits, num_layers]
     stages = tuple(Segment(tuple(layers[a:b])) for a, b in itertools.pairwise(bounds))
-    heads = tuple(PoolerHead(num_classes, dropout, dtype) for _ in stages)
+    heads = tuple(PoolerHead(num_classes, dropout, pool, dtype) for _ in stages)
     return StagedModule(Embeddings(spec, dtype), stages, heads, input_kind="text")
 
 
@@ -208,10 +192,11 @@ def bert_4(
     *,
     exits: Sequence[int] = (3, 6, 9),
     dropout: float = 0.1,
+    pool: str = "first",
     dtype: Any = jnp.float32,
 ) -> StagedModule:
     """Builds EENet's BERT-4: BERT base, exits after layers 3, 6, 9 and 12."""
-    return bert(num_classes, exits=exits, dropout=dropout, dtype=dtype)
+    return bert(num_classes, exits=exits, dropout=dropout, pool=pool, dtype=dtype)
 
 
 def minilm(
@@ -219,6 +204,7 @@ def minilm(
     *,
     exits: Sequence[int] = (2, 4),
     dropout: float = 0.1,
+    pool: str = "first",
     dtype: Any = jnp.float32,
 ) -> StagedModule:
     """Builds MiniLM-L6-H384 (Wang et al. 2020), exits after layers 2, 4 and 6."""
@@ -230,6 +216,7 @@ def minilm(
         num_heads=12,
         intermediate=1536,
         dropout=dropout,
+        pool=pool,
         dtype=dtype,
     )
 
@@ -277,10 +264,6 @@ def _default_exits(num_layers: int) -> tuple[int, ...]:
     parts = 3 if num_layers % 4 else 4
     ends = {round(num_layers * part / parts) for part in range(1, parts)}
     return tuple(sorted(ends - {0, num_layers}))
-
-
-def _dense(features: int, dtype: Any, name: str) -> nn.Dense:
-    return nn.Dense(features, dtype=dtype, kernel_init=truncated_normal, name=name)
 
 
 def _embed(size: int, features: int, name: str) -> nn.Embed:

@@ -48,3 +48,28 @@ def test_eval_batches_cover_each_sample_exactly_once(num_samples, batch_size, st
 def test_eval_batches_refuse_nothing(num_samples, batch_size):
     with pytest.raises(UserError, match="at least 1"):
         batches.eval_batches(num_samples, batch_size)
+
+
+# Groups.
+
+
+def test_a_grouped_epoch_has_every_full_batch_of_every_group_once():
+    sizes = (23, 4, 40)
+    groups, rows = batches.grouped_epoch_indices(1, 0, sizes, 5)
+    assert rows.shape == (4 + 0 + 8, 5) and rows.dtype == np.int32
+    assert np.bincount(groups, minlength=3).tolist() == [4, 0, 8]
+    for group, size in enumerate(sizes):
+        members = rows[groups == group].ravel()
+        assert len(np.unique(members)) == len(members)
+        assert (members < size).all()
+
+
+def test_a_grouped_epoch_is_fixed_by_seed_and_epoch_and_mixes_the_groups():
+    draw = [
+        batches.grouped_epoch_indices(s, e, (50, 50), 5)
+        for s, e in ((0, 1), (0, 1), (0, 2), (1, 1))
+    ]
+    for part in range(2):
+        np.testing.assert_array_equal(draw[0][part], draw[1][part])
+    assert (draw[0][1] != draw[2][1]).any() and (draw[0][1] != draw[3][1]).any()
+    assert (np.diff(draw[0][0]) != 0).sum() > 4  # not one group after the other

@@ -147,3 +147,33 @@ def test_augment_refuses(key, options, message):
 def test_normalise_refuses(shape, dtype, mean, message):
     with pytest.raises(UserError, match=message):
         images.normalise(jnp.zeros(shape, dtype), mean, mean)
+
+
+# Rotation.
+
+
+def test_a_turn_by_180_degrees_is_a_double_mirror(monkeypatch, key):
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape, **_: jnp.ones(shape))
+    x = _batch(4)
+    y = np.asarray(images.augment(x, key=key, rotation=180.0))
+    np.testing.assert_array_equal(y, x[:, ::-1, ::-1])
+
+
+def test_rotation_turns_each_image_by_its_own_angle_within_the_limit(key):
+    # A bright ray from the centre to the right, 20 pixels long.
+    x = np.zeros((64, 41, 41, 1), np.uint8)
+    x[:, 20, 21:] = 255
+    y = np.asarray(images.augment(x, key=key, rotation=20.0))[..., 0]
+    angles = []
+    for image in y:
+        rows, columns = np.nonzero(image)
+        angles.append(np.degrees(np.arctan2(rows.mean() - 20, columns.mean() - 20)))
+    assert np.abs(angles).max() < 21 and np.min(angles) < -15 and np.max(angles) > 15
+    assert len(np.unique(np.round(angles, 1))) > 30
+
+
+def test_rotation_leaves_black_corners(key):
+    x = np.full((8, 20, 20, 3), 255, np.uint8)
+    y = np.asarray(images.augment(x, key=key, rotation=90.0))
+    assert set(np.unique(y)) == {0, 255}
+    assert (y[:, 8:12, 8:12] == 255).all()
