@@ -162,20 +162,20 @@ class Stage(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Two 3x3 convolutions of stride 2 on the coarsest map, pool, linear.
-
-    ``width`` 0 keeps the map's channels. From images larger than meant, several
-    positions are left after the pool; their mean is taken.
-    """
+    """Two 3x3 convolutions of stride 2 on the coarsest map, pool, mean, linear."""
 
     num_classes: int
-    width: int
+    width: int  # 0 keeps the map's channels
     kernel_init: str
     dtype: Any
 
     def features(self, carry: Maps) -> jax.Array:
         """Returns the coarsest map, [B, H, W, D]."""
         return carry[-1]
+
+    def reads(self, carry: Maps) -> Maps:
+        """Returns the coarsest map as the only one."""
+        return carry[-1:]
 
     @nn.compact
     def __call__(self, carry: Maps, train: bool = False) -> jax.Array:

@@ -239,6 +239,9 @@ def _streamed_tfds(
     directory = find_tfds(name, data_dir)
     splits = {"train": "train", "test": TFDS[name].test_split}
     records = {part: TfdsRecords(directory, split) for part, split in splits.items()}
+    found, expected = records["train"].num_classes, TFDS[name].num_classes
+    if found != expected:
+        raise UserError(f"{directory} has {found} classes; {name} has {expected}")
     parts = {n: _streamed(r, r.labels(), image_size) for n, r in records.items()}
     return _of_facts(name, parts, val_size, seed, records["train"].class_names)
 
