@@ -151,6 +151,7 @@ MISTAKES = [
     (["--config.data.name=cifar10", "--config.data.dir=nowhere"], "data.prepare cif"),
     (["--config.train.batch_size=5000"], "larger than|from 1 to the 1000"),
     (["stray"], "unexpected argument 'stray'"),
+    (["--config.init_from=none.npz"], "none.npz is not there"),
     (["--workdi=x"], "Did you mean: workdir"),
 ]
 

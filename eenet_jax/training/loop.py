@@ -75,13 +75,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     )
 
     # From the start, or from where it was.
-    claim_workdir(config, workdir)
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     start = latest_step(workdir)
     if start:
         state = checkpoint.restore(workdir, start, abstract_state(plan, mesh))
     else:
         state = initial_state(config, plan, key_init, mesh)
+    claim_workdir(config, workdir)
     if start >= plan.total_steps:
         accuracy = predictor.accuracy(state.eval_variables, dataset.val)
         return Result(start, start, state, accuracy)

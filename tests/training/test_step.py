@@ -51,14 +51,9 @@ def _toy(tx, *, with_average=False, ema_decay=0.0):
     average = jax.tree.map(jnp.copy, variables) if with_average else None
     opt_state = tx.init(variables["params"])
     state = step.TrainState(jnp.int32(0), variables, opt_state, average)
-    step_fn = functools.partial(
-        step.train_step,
-        forward=step.whole_network(TOY),
-        tx=tx,
-        loss_fn=_toy_loss,
-        ema_decay=ema_decay,
-    )
-    return state, step_fn
+    options = {"tx": tx, "loss_fn": _toy_loss, "ema_decay": ema_decay}
+    forward = step.whole_network(TOY)
+    return state, functools.partial(step.train_step, forward=forward, **options)
 
 
 def test_a_step_descends_the_gradient_of_the_mean_loss(key):

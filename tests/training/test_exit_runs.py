@@ -1,31 +1,15 @@
-"""Whole small runs: heads on frozen stages, text in buckets, streamed images."""
+"""Whole small runs: heads on frozen stages, and weights from elsewhere."""
 
-import csv
 import pathlib
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
-from configs import default
 from eenet_jax import checkpoint, imported, trained
 from eenet_jax.backbones import from_torch
 from eenet_jax.errors import UserError
 from eenet_jax.training import loop
-
-
-def small_config(**changes):
-    """A run of ten steps on the digits; ``a__b=value`` changes field ``a.b``."""
-    c = default.get_config()
-    c.model.options = {"depth": 8, "width": 4}
-    c.model.exits = (1,)
-    c.train.batch_size = 96
-    c.train.epochs = 1
-    c.optimizer.learning_rate = 0.05
-    for name, value in changes.items():
-        c.update_from_flattened_dict({name.replace("__", "."): value})
-    return c
 
 
 def stored(workdir: pathlib.Path):
@@ -39,7 +23,7 @@ def same(a, b) -> bool:
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory) -> pathlib.Path:
+def joint(tmp_path_factory, small_config):
     """A run that trained everything."""
     workdir = tmp_path_factory.mktemp("joint")
     loop.train(small_config(), workdir)
@@ -50,7 +34,7 @@ def joint(tmp_path_factory) -> pathlib.Path:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_only_the_heads_are_trained(keep, joint, tmp_path):
+def test_only_the_heads_are_trained(keep, joint, tmp_path, small_config):
     config = small_config(
         init_from=str(joint), train__objective="exits", train__keep_last_head=keep
     )
@@ -64,7 +48,8 @@ def test_only_the_heads_are_trained(keep, joint, tmp_path):
     assert same(before["params"]["heads_1"], after["params"]["heads_1"]) == keep
 
 
-def test_kept_features_train_as_those_computed_anew(joint, tmp_path):
+@pytest.mark.slow
+def test_kept_features_train_as_those_computed_anew(joint, tmp_path, small_config):
     runs = []
     for gib in (8.0, 0.0):
         config = small_config(
@@ -78,7 +63,8 @@ def test_kept_features_train_as_those_computed_anew(joint, tmp_path):
     assert all(jax.tree.leaves(close))
 
 
-def test_kept_features_resume_bit_equal(joint, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_kept_features_resume_bit_equal(joint, tmp_path, monkeypatch, small_config):
     config = small_config(
         init_from=str(joint), train__objective="exits", train__epochs=2
     )
@@ -124,7 +110,7 @@ def weights(tmp_path) -> pathlib.Path:
     return tmp_path / "weights.npz"
 
 
-def imported_config(path, **changes):
+def imported_config(small_config, path, **changes):
     c = small_config(init_from=str(path), **changes)
     c.model.name = "resnet8_2ee"
     c.model.exits = (0,)
@@ -132,13 +118,14 @@ def imported_config(path, **changes):
     return c
 
 
-def test_imported_weights_are_evaluated_without_training(weights, tmp_path):
+def test_imported_weights_are_evaluated(weights, tmp_path, small_config):
     images = np.random.default_rng(1).integers(0, 256, (60, 32, 32, 3), np.uint8)
     labels = np.arange(60, dtype=np.int32) % 10
     data = {f"{part}_images": images for part in ("train", "test")}
     data |= {f"{part}_labels": labels for part in ("train", "test")}
     np.savez(tmp_path / "data.npz", **data)
     config = imported_config(
+        small_config,
         weights,
         data__name="npz",
         data__dir=str(tmp_path / "data.npz"),
@@ -162,11 +149,11 @@ def test_imported_weights_are_evaluated_without_training(weights, tmp_path):
         imported.import_run(config, workdir)
 
 
-def test_a_network_with_fresh_heads_is_not_evaluated(weights, tmp_path):
+def test_a_network_with_fresh_heads_is_not_evaluated(weights, tmp_path, small_config):
     tensors = from_torch.load_state_dict(weights)
     kept = {k: v for k, v in tensors.items() if not k.startswith("exits.0")}
     np.savez(tmp_path / "part.npz", **kept)
-    config = imported_config(tmp_path / "part.npz")
+    config = imported_config(small_config, tmp_path / "part.npz")
     with pytest.raises(
         UserError, match="part.npz: (?s:.*)12 missing(?s:.*)partial=True"
     ):
@@ -180,120 +167,33 @@ def test_a_network_with_fresh_heads_is_not_evaluated(weights, tmp_path):
         imported.import_run(config, tmp_path / "run")
 
 
-def test_a_run_of_another_network_is_refused(joint, tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train__objective": "exits"}, "needs init_from, the file of their weights"),
+        ({"train__keep_last_head": True}, "is for train.objective='exits' only"),
+        ({"data__mean": (0.5, 0.5, 0.5)}, "must have as many numbers"),
+        (
+            {"data__mean": (0.5,) * 3, "data__std": (1.0,) * 3},
+            "must have 1 numbers for data.name='digits'",
+        ),
+        ({"data__name": "folder", "data__dir": "no"}, "no"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(changes, message, tmp_path, small_config):
+    with pytest.raises(UserError, match=message):
+        loop.train(small_config(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_kind_leave_no_workdir(weights, tmp_path, small_config):
+    config = small_config(init_from=str(weights))
+    with pytest.raises(UserError, match="weights.npz: .*model.name='cifar_resnet'"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_network_is_refused(joint, tmp_path, small_config):
     config = small_config(init_from=str(joint), model__exits=())
     with pytest.raises(UserError, match="is a run of another network: they differ in"):
         loop.train(config, tmp_path)
-
-
-# Text and streamed images.
-
-
-def write_texts(folder: pathlib.Path) -> None:
-    """Texts of different lengths whose label is told by one word."""
-    words = ["good", "bad", *(f"w{i}" for i in range(20))]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
-    (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
-    rng = np.random.default_rng(0)
-    for part, size in (("train", 200), ("test", 60)):
-        with (folder / f"{part}.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["review", "mood"])
-            for i in range(size):
-                filling = rng.choice(words[2:], rng.integers(1, 30)).tolist()
-                filling.insert(int(rng.integers(len(filling) + 1)), words[i % 2])
-                writer.writerow([" ".join(filling), "yes" if i % 2 == 0 else "no"])
-
-
-def test_a_text_run_learns_in_buckets(tmp_path):
-    write_texts(tmp_path)
-    config = small_config(
-        data__name="csv",
-        data__dir=str(tmp_path),
-        data__val_size=40,
-        data__tokenizer=str(tmp_path / "vocab.txt"),
-        data__text_columns=("review",),
-        data__label_column="mood",
-        data__num_buckets=2,
-        train__batch_size=16,
-        train__epochs=14,
-        train__eval_epochs=14,
-        optimizer__name="adamw",
-        optimizer__learning_rate=1e-2,
-        eval__batch_size=16,
-    )
-    config.model.name = "bert"
-    config.model.options = {
-        "num_layers": 2,
-        "hidden": 16,
-        "num_heads": 2,
-        "intermediate": 32,
-        "vocab_size": 27,
-        "max_positions": 40,
-        "dropout": 0.0,
-        "pool": "mean",
-    }
-    loop.train(config, tmp_path / "run")
-    predictions = trained.workdir_predictions(tmp_path / "run")
-    answers = predictions.test.logits[-1].argmax(-1)
-    assert np.mean(answers == predictions.test.labels) > 0.9
-    # Each text alone, unpadded, gives what it gave in its bucket.
-    run = trained.load_trained(tmp_path / "run")
-    test = run.dataset.test
-    for i in (0, 17, 59):
-        ids = test.ids[i : i + 1, : test.lengths[i]]
-        x = {"ids": ids, "mask": np.ones_like(ids)}
-        logits, _ = run.backbone.apply(run.variables, x)
-        np.testing.assert_allclose(
-            logits[:, 0], predictions.test.logits[:, i], rtol=1e-3, atol=1e-4
-        )
-
-
-def write_images(folder: pathlib.Path) -> None:
-    """Large pictures of two classes: bright above, or below."""
-    rng = np.random.default_rng(0)
-    for part, size in (("train", 40), ("test", 11)):
-        for label, name in enumerate(("above", "below")):
-            target = folder / part / name
-            target.mkdir(parents=True)
-            for i in range(size):
-                pixels = rng.integers(0, 100, (80, 90, 3))
-                half = pixels[40:] if label else pixels[:40]
-                half += 120
-                Image.fromarray(pixels.astype(np.uint8)).save(target / f"{i}.png")
-
-
-def test_a_streamed_run_waits_for_its_input_and_says_how_long(tmp_path):
-    write_images(tmp_path / "data")
-    config = small_config(
-        data__name="folder",
-        data__dir=str(tmp_path / "data"),
-        data__val_size=16,
-        data__image_size=16,
-        data__num_workers=0,
-        train__batch_size=16,
-        train__epochs=2,
-        train__log_steps=2,
-        eval__batch_size=16,
-    )
-    result = loop.train(config, tmp_path / "run")
-    assert result.step == 8
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert sum("train/input_wait" in line for line in lines) == 4
-    predictions = trained.workdir_predictions(tmp_path / "run")
-    assert predictions.test.logits.shape == (2, 22, 2)
-
-
-def test_text_for_an_image_network_is_refused(tmp_path):
-    write_texts(tmp_path)
-    config = small_config(
-        data__name="csv",
-        data__dir=str(tmp_path),
-        data__val_size=40,
-        data__tokenizer=str(tmp_path / "vocab.txt"),
-        data__text_columns=("review",),
-        data__label_column="mood",
-        train__batch_size=16,
-    )
-    with pytest.raises(UserError, match="'cifar_resnet' reads image, but .* is text"):
-        loop.train(config, tmp_path / "run")
