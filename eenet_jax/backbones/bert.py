@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.backbones.resnet import check_exits
+from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.backbones.text_heads import POOLS, PoolerHead, dense, truncated_normal
 from eenet_jax.errors import UserError
@@ -174,12 +174,8 @@ def bert(
     if pool not in POOLS:
         raise UserError(f"model.options.pool={pool!r} is unknown; choose from {POOLS}")
     exits = _default_exits(num_layers) if exits is None else exits
-    exits = check_exits(exits, num_layers)
-    if 0 in exits:
-        raise UserError(
-            f"model.exits={exits}: before layer 1 the first token is the same in every "
-            f"text; choose layer counts from 1 to {num_layers - 1}"
-        )
+    # Before layer 1 the first token is the same in every text.
+    exits = check_exits(exits, num_layers, first=1, what="layer")
     layers = [Layer(spec, dtype) for _ in range(num_layers)]
     bounds = [0, *exits, num_layers]
     stages = tuple(Segment(tuple(layers[a:b])) for a, b in itertools.pairwise(bounds))

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.heads import build_head
 from eenet_jax.backbones.layers import Linear, batch_norm, conv
 from eenet_jax.backbones.resnet import Segment
@@ -255,21 +256,5 @@ def build_stages(
         DenseBlock(size, spec.growth, spec.new_first, number == last, dtype)
         for number, size in enumerate(spec.layers, 1)
     ]
-    bounds = [0, *_check_exits(exits, last), last]
+    bounds = [0, *check_exits(exits, last, first=1, what="dense block"), last]
     return tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
-
-
-def _check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
-    exits = tuple(exits)
-    remedy = (
-        f"choose increasing counts of dense blocks from 1 to {num_blocks - 1} "
-        "(the exit after the last block is always there)"
-    )
-    for location in exits:
-        if type(location) is not int or not 0 < location < num_blocks:
-            raise UserError(
-                f"model.exits={exits}: no exit can be at {location!r}; {remedy}"
-            )
-    if any(a >= b for a, b in itertools.pairwise(exits)):
-        raise UserError(f"model.exits={exits} do not increase; {remedy}")
-    return exits

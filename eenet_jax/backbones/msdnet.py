@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.layers import Linear, batch_norm, uniform_fan_in
 from eenet_jax.backbones.msdnet_plan import (
     BranchPlan,
@@ -21,7 +22,6 @@ from eenet_jax.backbones.msdnet_plan import (
     Shape,
     TransitionPlan,
     check_choice,
-    check_exits,
     plan,
 )
 from eenet_jax.backbones.staged import StagedModule
@@ -259,7 +259,8 @@ def msdnet(
         (Layer if isinstance(planned, LayerPlan) else Transition)(planned, init, dtype)
         for planned in plan(shape)
     ]
-    bounds = [0, *check_exits(exits, num_blocks), num_blocks]
+    exits = range(1, num_blocks) if exits is None else exits
+    bounds = [0, *check_exits(exits, num_blocks, first=1), num_blocks]
     stages = tuple(
         Stage(tuple(m for m in modules if first <= m.plan.block < last))
         for first, last in itertools.pairwise(bounds)

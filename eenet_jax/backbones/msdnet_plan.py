@@ -5,7 +5,6 @@ scale s has n x growth_factors[s] channels; every layer adds ``growth`` to n.
 """
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Collection, Sequence
 
@@ -114,29 +113,6 @@ def plan(shape: Shape) -> list[LayerPlan | TransitionPlan]:
                 steps.append(TransitionPlan(block, position, base, widths))
                 position, base = position + 1, reduced
     return steps
-
-
-def check_exits(exits: Sequence[int] | None, num_blocks: int) -> tuple[int, ...]:
-    """Returns the blocks, counted from 1, behind which early exits stand.
-
-    Raises:
-      UserError: If one lies outside 1 .. num_blocks - 1 or they do not increase.
-    """
-    if exits is None:
-        return tuple(range(1, num_blocks))
-    exits = tuple(exits)
-    remedy = (
-        f"choose increasing numbers of blocks from 1 to {num_blocks - 1} "
-        "(the exit after the last block is always there)"
-    )
-    for location in exits:
-        if type(location) is not int or not 0 < location < num_blocks:
-            raise UserError(
-                f"model.exits={exits}: no exit can be at {location!r}; {remedy}"
-            )
-    if any(a >= b for a, b in itertools.pairwise(exits)):
-        raise UserError(f"model.exits={exits} do not increase; {remedy}")
-    return exits
 
 
 def check_choice(field: str, value: str, choices: Collection[str]) -> None:

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.heads import LinearHead, build_head
 from eenet_jax.backbones.layers import batch_norm, conv
 from eenet_jax.backbones.staged import StagedModule
@@ -211,24 +212,3 @@ def build_staged(
     stages = tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
     heads = (*(early_head.clone() for _ in exits), last_head)
     return StagedModule(stem, stages, heads, image_size=image_size)
-
-
-def check_exits(exits: Sequence[int], num_blocks: int) -> tuple[int, ...]:
-    """Returns the early exits' locations, or says what is wrong with them.
-
-    Raises:
-      UserError: If a location lies outside 0 .. num_blocks - 1 or they do not increase.
-    """
-    exits = tuple(exits)
-    remedy = (
-        f"choose increasing block counts from 0 to {num_blocks - 1} "
-        "(the exit after the last block is always there)"
-    )
-    for location in exits:
-        if type(location) is not int or not 0 <= location < num_blocks:
-            raise UserError(
-                f"model.exits={exits}: no exit can be at {location!r}; {remedy}"
-            )
-    if any(a >= b for a, b in itertools.pairwise(exits)):
-        raise UserError(f"model.exits={exits} do not increase; {remedy}")
-    return exits

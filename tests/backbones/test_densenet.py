@@ -243,7 +243,7 @@ def test_head_options_reach_the_early_heads():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exits": (0,)}, r"no exit can be at 0; .* dense blocks from 1 to 3"),
+        ({"exits": (0,)}, r"no exit can be at 0; .* dense block counts from 1 to 3"),
         ({"exits": (2, 4)}, r"model\.exits=\(2, 4\): no exit can be at 4"),
         ({"exits": (1.0,)}, r"no exit can be at 1\.0"),
         ({"exits": (2, 1)}, r"model\.exits=\(2, 1\) do not increase; choose"),

@@ -9,7 +9,6 @@ from eenet_jax.backbones.msdnet_plan import (
     LayerPlan,
     ScalePlan,
     Shape,
-    check_exits,
     plan,
 )
 from eenet_jax.errors import UserError
@@ -155,23 +154,3 @@ def test_a_single_scale_is_a_chain_of_dense_layers():
 def test_what_cannot_be_planned_is_refused(changes, message):
     with pytest.raises(UserError, match=message):
         plan(dataclasses.replace(CIFAR, **changes))
-
-
-def test_exits_are_block_counts():
-    assert check_exits(None, 4) == (1, 2, 3)
-    assert check_exits([1, 3], 4) == (1, 3)
-    assert check_exits((), 4) == check_exits(None, 1) == ()
-
-
-@pytest.mark.parametrize(
-    ("exits", "message"),
-    [
-        ((0,), r"model\.exits=\(0,\): no exit can be at 0; .* from 1 to 3"),
-        ((1, 4), "no exit can be at 4"),
-        ((True,), "no exit can be at True"),
-        ((2, 2), r"model\.exits=\(2, 2\) do not increase"),
-    ],
-)
-def test_exits_elsewhere_are_refused(exits, message):
-    with pytest.raises(UserError, match=message):
-        check_exits(exits, 4)
