@@ -28,14 +28,14 @@ def get_config() -> ml_collections.ConfigDict:
     c.init_partial = False
 
     c.model = ml_collections.ConfigDict()
-    c.model.name = "cifar_resnet"  # one of eenet_jax.backbones.BACKBONES
+    c.model.name = "resnet20"  # one of eenet_jax.backbones.BACKBONES
     # Locations of the early exits, for ResNets the number of blocks before each, e.g.
     # (9, 18); None for the backbone's own. The exit at the end is always there.
     c.model.exits = config_dict.placeholder(tuple)
-    # The backbone's own options; for cifar_resnet: depth (6n + 2), width (channels),
-    # shortcut ("identity", "projection"), head ("conv", "linear"), reduction.
+    # What else the network can be told, by name; a config file sets what it needs. For
+    # "cifar_resnet": depth (6n + 2), width (channels), shortcut ("identity",
+    # "projection"), head ("conv", "linear"), reduction.
     c.model.options = ml_collections.ConfigDict()
-    c.model.options.depth = 20
 
     c.data = ml_collections.ConfigDict()
     c.data.name = "digits"  # one of eenet_jax.data.sources

@@ -14,6 +14,7 @@ def small_config():
 def _small_config(**changes):
     """A run of ten steps on the digits; ``a__b=value`` changes field ``a.b``."""
     c = default.get_config()
+    c.model.name = "cifar_resnet"
     c.model.options = {"depth": 8, "width": 4}
     c.model.exits = (1,)
     c.train.batch_size = 96

@@ -141,6 +141,7 @@ def _digits() -> sources.Dataset:
 def _plan(mesh, size: int = 1000, **changes):
     """Builds a plan for the first ``size`` digits; changes are ``section__field``."""
     config = default.get_config()
+    config.model.name = "cifar_resnet"
     config.model.options = {"depth": 8, "width": 8, "reduction": 2}
     config.dtype = "float32"
     flat = {name.replace("__", "."): value for name, value in changes.items()}
