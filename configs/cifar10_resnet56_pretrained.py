@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     c = default.get_config()
     c.model.name = "resnet56"
     c.model.exits = (9, 14, 18, 22)
-    c.model.options = ml_collections.ConfigDict({"head": "conv", "reduction": 1})
+    c.model.options = ml_collections.ConfigDict({"head": "conv", "reduction": 2})
 
     c.data.name = "cifar10"
     c.data.val_size = 5000

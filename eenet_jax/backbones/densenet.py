@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.heads import build_head
-from eenet_jax.backbones.layers import Linear, batch_norm, conv
+from eenet_jax.backbones.layers import Linear, batch_norm, conv, relu
 from eenet_jax.backbones.resnet import Segment
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
@@ -62,7 +62,7 @@ class ImageNetStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = conv(self.width, 7, stride=2, dtype=self.dtype, name="conv")(x)
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
         return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -78,9 +78,9 @@ class DenseLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        y = nn.relu(batch_norm(train, dtype=self.dtype, name="bn1")(x))
+        y = relu(batch_norm(train, dtype=self.dtype, name="bn1")(x))
         y = conv(4 * self.growth, 1, dtype=self.dtype, name="conv1")(y)
-        y = nn.relu(batch_norm(train, dtype=self.dtype, name="bn2")(y))
+        y = relu(batch_norm(train, dtype=self.dtype, name="bn2")(y))
         y = conv(self.growth, 3, dtype=self.dtype, name="conv2")(y)
         return jnp.concatenate([y, x] if self.new_first else [x, y], axis=-1)
 
@@ -102,7 +102,7 @@ class Transition(nn.Module):
                 "too small for this network; give larger ones, or a DenseNet-121 "
                 "model.options.stem='cifar'"
             )
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
         x = conv(channels // 2, 1, dtype=self.dtype, name="conv")(x)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
@@ -140,7 +140,7 @@ class NormHead(nn.Module):
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(carry))
+        x = relu(batch_norm(train, dtype=self.dtype, name="bn")(carry))
         return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
 
 

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.backbones.layers import Linear, batch_norm, conv
+from eenet_jax.backbones.layers import Linear, batch_norm, conv, relu
 from eenet_jax.errors import UserError
 
 HEADS = ("conv", "linear")
@@ -45,7 +45,7 @@ class ConvHead(nn.Module):
         x = carry
         for i in range(3):
             x = conv(width, 3, dtype=self.dtype, name=f"conv{i}")(x)
-            x = nn.relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
+            x = relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
         return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.heads import LinearHead, build_head
-from eenet_jax.backbones.layers import batch_norm, conv
+from eenet_jax.backbones.layers import batch_norm, conv, relu
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
 
@@ -39,7 +39,7 @@ class Stem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = conv(self.width, 3, dtype=self.dtype, name="conv")(x)
-        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        return relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
 
 
 class BasicBlock(nn.Module):
@@ -58,7 +58,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
         y = conv(width, 3, stride=stride, dtype=dtype, name="conv1")(x)
-        y = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(y))
+        y = relu(batch_norm(train, dtype=dtype, name="bn1")(y))
         y = conv(width, 3, dtype=dtype, name="conv2")(y)
         y = batch_norm(train, dtype=dtype, name="bn2")(y)
         if stride != 1 or x.shape[-1] != width:
@@ -70,7 +70,7 @@ class BasicBlock(nn.Module):
             else:
                 x = conv(width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
                 x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class Bottleneck(nn.Module):
@@ -83,15 +83,15 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
         y = conv(width, 1, dtype=dtype, name="conv1")(x)
-        y = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(y))
+        y = relu(batch_norm(train, dtype=dtype, name="bn1")(y))
         y = conv(width, 3, stride=stride, dtype=dtype, name="conv2")(y)
-        y = nn.relu(batch_norm(train, dtype=dtype, name="bn2")(y))
+        y = relu(batch_norm(train, dtype=dtype, name="bn2")(y))
         y = conv(4 * width, 1, dtype=dtype, name="conv3")(y)
         y = batch_norm(train, dtype=dtype, name="bn3")(y)
         if stride != 1 or x.shape[-1] != 4 * width:
             x = conv(4 * width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
             x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class Segment(nn.Module):
