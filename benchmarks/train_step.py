@@ -6,6 +6,10 @@ Prints for each model the medians of our training step and evaluation (logits of
 exits), PyTorch's of the same architecture where there is a PyTorch, and the ratios. The
 four take turns, so that other work on the machine slows them alike. ``--torch_python``
 names an interpreter that has torch; without it, this one is tried.
+
+XLA on CPUs takes a step's working memory from the system anew each time. In the
+environment, MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+makes the C library (glibc) keep it instead, for both sides.
 """
 
 import argparse
@@ -28,6 +32,7 @@ from eenet_jax import backbones
 from eenet_jax.training import losses, step
 
 TORCH = pathlib.Path(__file__).with_name("torch_models.py")
+WHAT = ("step", "forward")
 
 
 def main() -> None:
@@ -89,9 +94,6 @@ def measure(name: str, args: argparse.Namespace, interpreter: str) -> None:
     for what in WHAT if torch is not None else ():
         ratio = medians[f"our {what}"] / medians[f"torch {what}"]
         print(f"  ratio our {what} / torch {what}: {ratio:.2f} (torch {about})")
-
-
-WHAT = ("step", "forward")
 
 
 def build_ours(name: str, args: argparse.Namespace):

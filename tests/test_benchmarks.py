@@ -14,6 +14,14 @@ FLAGS = {
     "guarantees": ["some.npz", "--draws=3", "--samples=50"],
     "scheduler_fit": ["some.npz", "--repeats=1"],
     "make_predictions": ["digits_k6", "--data_dir=.", "--out=made"],
+    "train_step": ["--models=resnet8_2ee", "--batch_size=4", "--repeats=1"],
+    "input_wait": [
+        "--images=40",
+        "--workers=0,1",
+        "--batch_size=20",
+        "--batches=2",
+        "--step_ms=5",
+    ],
 }
 PRINTED = {
     "train_chunk": "ratio",
@@ -22,6 +30,8 @@ PRINTED = {
     "guarantees": "used / normal",
     "scheduler_fit": "ratio",
     "make_predictions": "digits_k6",
+    "train_step": "ratio our step / our forward",
+    "input_wait": "from memory",
 }
 
 

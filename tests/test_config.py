@@ -60,7 +60,15 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
     return *groups[0], rows
 
 
-@pytest.mark.parametrize("name", NAMES)
+# These take long to trace; agnews_bert is sst2_bert on other data.
+LONG = {"imagenet_msdnet35", "cifar100_densenet121", "agnews_bert"}
+MARKED = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+    for name in NAMES
+]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_every_config_takes_an_abstract_step(name: str, monkeypatch) -> None:
     config = importlib.import_module(f"configs.{name}").get_config()
     monkeypatch.setattr(config_lib.sources, "check", lambda *args, **options: None)

@@ -216,7 +216,7 @@ def learnable(num_samples: int, seed: int) -> Split:
     return Split((1.5 * logits).astype(np.float32), labels)
 
 
-QUICK = ("nn+nn", "patience+nn", "maxpred+exp")
+QUICK = ("patience+nn", "maxpred+exp")
 ALL = [
     variant if variant in QUICK else pytest.param(variant, marks=pytest.mark.slow)
     for variant in eenet.VARIANTS

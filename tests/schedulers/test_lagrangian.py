@@ -175,7 +175,10 @@ def test_budgets_are_kept_with_equal_scores(key) -> None:
         assert run.mean_cost <= budget * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("num_classes, num_samples", [(2, 50), (1000, 60)])
+@pytest.mark.parametrize(
+    "num_classes, num_samples",
+    [(2, 50), pytest.param(1000, 60, marks=pytest.mark.slow)],
+)
 def test_few_samples_and_many_classes(num_classes, num_samples, key) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, num_samples, num_classes)).astype(np.float32)

@@ -33,7 +33,7 @@ def joint(tmp_path_factory, small_config):
 # Heads on frozen stages.
 
 
-@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("keep", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_only_the_heads_are_trained(keep, joint, tmp_path, small_config):
     config = small_config(
         init_from=str(joint), train__objective="exits", train__keep_last_head=keep
@@ -118,6 +118,7 @@ def imported_config(small_config, path, **changes):
     return c
 
 
+@pytest.mark.slow
 def test_imported_weights_are_evaluated(weights, tmp_path, small_config):
     images = np.random.default_rng(1).integers(0, 256, (60, 32, 32, 3), np.uint8)
     labels = np.arange(60, dtype=np.int32) % 10

@@ -87,6 +87,7 @@ def write_images(folder: pathlib.Path) -> None:
                 Image.fromarray(pixels.astype(np.uint8)).save(target / f"{i}.png")
 
 
+@pytest.mark.slow
 def test_a_streamed_run_waits_for_its_input_and_says_how_long(tmp_path, small_config):
     write_images(tmp_path / "data")
     config = small_config(
