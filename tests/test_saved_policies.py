@@ -55,6 +55,7 @@ def test_guarantees_need_held_out_samples(saved) -> None:
         )
 
 
+@pytest.mark.slow
 def test_other_exits_or_classes_are_refused(saved, tmp_path, key) -> None:
     recipe = lagrangian.Recipe(prices=4, units=4, folds=2, ridges=(10.0,), steps=20)
     fitted = lagrangian.fit(

@@ -63,6 +63,7 @@ def finished(tmp_path_factory, request) -> pathlib.Path:
     return workdir
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_bit_equal(root, tmp_path, finished) -> None:
     workdir = tmp_path / "run"
     process = start(root, *SMALL, f"--workdir={workdir}")

@@ -140,6 +140,7 @@ def _classifier_state_dict(num_layers):
     return {key: 0.4 * rng.standard_normal(shape) for key, shape in shapes.items()}
 
 
+@pytest.mark.slow
 def test_exits_at_any_layers_leave_the_last_exit_as_it_is():
     state_dict = _classifier_state_dict(3)
     rng = np.random.default_rng(1)

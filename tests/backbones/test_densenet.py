@@ -65,6 +65,7 @@ def _maps(backbone: Backbone, height: int, width: int) -> list[tuple[int, ...]]:
 # Published counts.
 
 
+@pytest.mark.slow
 def test_densenet121_4_has_the_published_multiply_adds():
     backbone, shapes = _eenet()
     counted = costs.exit_mflops(backbone, shapes, backbone.example())
@@ -113,6 +114,7 @@ def _from_torch(backbone: Backbone, shapes, form, state_dict):
     return variables
 
 
+@pytest.mark.slow
 def test_densenet121_4_agrees_with_the_published_model(shared):
     folder = shared / "fixtures" / "parity" / "densenet121_4"
     with np.load(folder / "state_dict.npz") as file:

@@ -80,6 +80,7 @@ def test_the_imagenet_stem_of_eenet_is_a_sequence():
     assert {key for key in keys if key.startswith("conv1")} == expected
 
 
+@pytest.mark.slow
 def test_both_spellings_of_torchvision_name_the_same_parts():
     module = densenet.densenet121(1000, exits=())
     new = _keys(module, names.TORCHVISION)

@@ -18,7 +18,6 @@ SMALL = {
     "resnet8_2ee": {},
     "resnet18": {"stem": "small"},
     "vgg11_bn": {"pool": 1, "hidden": 8},
-    "densenet121_4": {"growth": 4, "exits": (3,)},
     "densenet_bc_40_12": {},
     "cifar_msdnet": {"num_blocks": 2, "channels": 4, "growth": 2},
     "bert": {
@@ -93,6 +92,7 @@ def test_convolutions_and_linears_are_laid_out_anew():
     np.testing.assert_array_equal(stats["var"], tensors["bn1.running_var"])
 
 
+@pytest.mark.slow
 def test_single_exit_weights_leave_the_early_heads_fresh():
     options = {**SMALL["cifar_resnet"], "exits": (1,)}
     backbone = backbones.build("cifar_resnet", num_classes=5, **options)

@@ -49,6 +49,7 @@ def _num_params(params) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 def test_msdnet35_5_has_the_published_parameters():
     backbone, shapes, _ = _msdnet35_5()
     assert backbone.example().shape == (1, 224, 224, 3)
@@ -59,6 +60,7 @@ def test_msdnet35_5_has_the_published_parameters():
     assert _num_params(heads) == 45_509_512
 
 
+@pytest.mark.slow
 def test_msdnet35_5_has_the_published_multiply_adds():
     backbone, shapes, _ = _msdnet35_5()
     found = costs.exit_mflops(backbone, shapes, backbone.example())

@@ -26,7 +26,7 @@ MEAN = {**BERT, "pool": "mean"}
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("bert", BERT),
+        pytest.param("bert", BERT, marks=pytest.mark.slow),
         ("bert", MEAN),
         pytest.param("cifar_msdnet", MSDNET, marks=pytest.mark.slow),
     ],

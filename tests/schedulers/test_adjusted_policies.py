@@ -163,6 +163,7 @@ def test_without_options_there_is_no_adjustment() -> None:
     assert frontier.adjustment is None and frontier.policy(0).adjustment is None
 
 
+@pytest.mark.slow
 def test_frontier_saved_and_loaded(tmp_path) -> None:
     frontier, given = fit(temperature=True, ensemble=True, calibration=0.5)
     frontier.save(tmp_path / "new.npz")

@@ -66,6 +66,7 @@ def test_rare_drops_have_power() -> None:
     assert is_below(values, 1.005 / 2, 0.95).mean() > 0.75
 
 
+@pytest.mark.slow
 def test_fixed_sequence_errs_rarely_and_gets_close() -> None:
     """The 60 candidates are nested, as those of a path are."""
     rng = np.random.default_rng(0)

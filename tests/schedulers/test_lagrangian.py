@@ -47,6 +47,7 @@ def test_features_by_hand() -> None:
     np.testing.assert_allclose(second[0, 6:], shared, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_policy_scores_are_the_fitted_advantages(predictions, key) -> None:
     fitted = lagrangian.fit(predictions, budgets=None, key=key, recipe=QUICK)
     policy = fitted.policy(len(fitted.member) - 1)
@@ -147,6 +148,7 @@ def test_candidates_lead_over_between_far_apart_costs() -> None:
     assert right.mean() + 0.05 < honest.max() <= right.mean() + 0.075
 
 
+@pytest.mark.slow
 def test_no_budget_is_spent_on_a_worse_exit(key) -> None:
     rng = np.random.default_rng(0)
 
@@ -164,6 +166,7 @@ def test_no_budget_is_spent_on_a_worse_exit(key) -> None:
         assert run.accuracy(given.test.labels) > second - 0.02
 
 
+@pytest.mark.slow
 def test_budgets_are_kept_with_equal_scores(key) -> None:
     split = misleading(500, 3)
     logits = 2 * np.round(np.concatenate([split.logits, split.logits[-1:]]) / 2)
@@ -179,6 +182,7 @@ def test_budgets_are_kept_with_equal_scores(key) -> None:
     "num_classes, num_samples",
     [(2, 50), pytest.param(1000, 60, marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_few_samples_and_many_classes(num_classes, num_samples, key) -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, num_samples, num_classes)).astype(np.float32)

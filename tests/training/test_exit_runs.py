@@ -150,6 +150,7 @@ def test_imported_weights_are_evaluated(weights, tmp_path, small_config):
         imported.import_run(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_network_with_fresh_heads_is_not_evaluated(weights, tmp_path, small_config):
     tensors = from_torch.load_state_dict(weights)
     kept = {k: v for k, v in tensors.items() if not k.startswith("exits.0")}

@@ -203,6 +203,7 @@ def test_thirty_steps_learn_32_examples_by_heart(key):
     assert results[-1]["loss"] < 0.1 * results[0]["loss"]
 
 
+@pytest.mark.slow
 def test_eight_devices_end_with_the_parameters_of_one(key):
     rows = np.random.default_rng(2).permutation(1000)[: 3 * 64].reshape(3, 64)
     fields = {"data__crop_padding": 1, "train__batch_size": 64}
