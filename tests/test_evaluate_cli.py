@@ -59,6 +59,7 @@ def test_report_goes_beside_the_predictions(root, file) -> None:
     assert [r["budget"] for r in results["records"]] == [1.0, 1.5, 2.0]
 
 
+@pytest.mark.slow
 def test_with_an_output_nothing_is_written_beside_the_predictions(root, file) -> None:
     output = file.parent / "mine"
     before = names(file.parent)

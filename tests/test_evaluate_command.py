@@ -76,6 +76,7 @@ def test_two_schedulers(run, file) -> None:
         assert frontier.cost_unit == "foos"
 
 
+@pytest.mark.slow
 def test_temperature_and_ensemble(run, file) -> None:
     def results(*flags: str) -> dict:
         given = ["--budgets=1,2,4", f"--predictions={file}"]

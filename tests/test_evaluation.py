@@ -223,6 +223,7 @@ def test_further_seeds_leave_the_first_as_it_is(results, predictions, tmp_path) 
     assert names == {f"{name}.npz" for name in fits}
 
 
+@pytest.mark.slow
 def test_a_largest_drop_and_a_saved_fit_compare_nothing(
     results, predictions, folder, key, tmp_path
 ) -> None:

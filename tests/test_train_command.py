@@ -87,6 +87,7 @@ def test_killed_run_resumes_bit_equal(root, tmp_path, finished) -> None:
     assert len(lines) == len((finished / "metrics.jsonl").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_finished_run_says_so(root, finished) -> None:
     before = (finished / "predictions.npz").read_bytes()
     status, out, _ = finish(start(root, *SMALL, f"--workdir={finished}"))
@@ -113,6 +114,7 @@ def test_checkpoints_by_name(finished) -> None:
         load_trained(finished.parent / "nothing")
 
 
+@pytest.mark.slow
 def test_predictions_match_the_network(finished) -> None:
     run = load_trained(finished, "latest")
     predictions = trained.predict(run)
@@ -157,7 +159,10 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("flags, message", MISTAKES)
+@pytest.mark.parametrize(
+    "flags, message",
+    [*MISTAKES[:2], *(pytest.param(*m, marks=pytest.mark.slow) for m in MISTAKES[2:])],
+)
 def test_mistake_is_one_clear_line(root, tmp_path, flags, message) -> None:
     workdir = tmp_path / "run"
     process = start(root, "--config=configs/digits.py", f"--workdir={workdir}", *flags)

@@ -130,6 +130,7 @@ def test_relu_is_jaxs_also_at_zero_and_nan():
 
 
 @pytest.mark.parametrize("name", ["resnet56_3", "densenet_bc_40_12"])
+@pytest.mark.slow
 def test_a_networks_variables_and_macs_are_linens(name, linen, key):
     backbone = backbones.build(name, num_classes=10)
     x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)

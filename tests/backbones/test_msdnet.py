@@ -111,6 +111,7 @@ def _tiny():
     return backbone, _variables(backbone, rng), x, apply
 
 
+@pytest.mark.slow
 def test_an_exit_ignores_later_stages_and_heads():
     backbone, variables, x, apply = _tiny()
     before = np.asarray(apply(variables, x))

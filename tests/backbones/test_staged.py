@@ -202,6 +202,7 @@ def test_evaluation_of_a_sample_does_not_depend_on_its_batch(tiny):
     np.testing.assert_allclose(alone, together, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_low_and_keeps_parameters_and_logits_float32(tiny):
     _, variables, x, apply = tiny
     backbone = backbones.build(**TINY, dtype="bfloat16")

@@ -222,6 +222,7 @@ def _recipe_tensor(name: str, shape: list[int], kind: str) -> np.ndarray:
     return n.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_vgg11_agrees_with_leenets_cifar_network(shared):
     folder = shared / "fixtures" / "leenet"
     recipe = json.loads((folder / "vgg11_bn_cifar10_recipe.json").read_text())

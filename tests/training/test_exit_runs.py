@@ -188,6 +188,7 @@ def test_settings_that_cannot_be_are_refused(changes, message, tmp_path, small_c
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_weights_of_another_kind_leave_no_workdir(weights, tmp_path, small_config):
     config = small_config(init_from=str(weights))
     with pytest.raises(UserError, match="weights.npz: .*model.name='cifar_resnet'"):
@@ -195,6 +196,7 @@ def test_weights_of_another_kind_leave_no_workdir(weights, tmp_path, small_confi
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_another_network_is_refused(joint, tmp_path, small_config):
     config = small_config(init_from=str(joint), model__exits=())
     with pytest.raises(UserError, match="is a run of another network: they differ in"):
