@@ -62,7 +62,7 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
 
 # These take long to trace; agnews_bert is sst2_bert on other data.
 LONG = {"agnews_bert", "cifar10_resnet56", "cifar100_densenet121"}
-LONG |= {"imagenet_msdnet35", "imagenette_resnet50"}
+LONG |= {"cifar10_resnet56_pretrained", "imagenet_msdnet35", "imagenette_resnet50"}
 MARKED = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
     for name in NAMES

@@ -96,6 +96,7 @@ def test_finished_run_says_so(root, finished) -> None:
     assert (finished / "predictions.npz").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_workdir_of_another_config_is_refused(root, finished) -> None:
     flags = [*SMALL, "--config.seed=5", f"--workdir={finished}"]
     status, _, err = finish(start(root, *flags))
@@ -104,6 +105,7 @@ def test_workdir_of_another_config_is_refused(root, finished) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_checkpoints_by_name(finished) -> None:
     assert load_trained(finished, "latest").step == 120
     best = trained.workdir_predictions(finished, "best").checkpoint_step
@@ -127,6 +129,7 @@ def test_predictions_match_the_network(finished) -> None:
     np.testing.assert_allclose(predictions.test.logits[:, :7], logits, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint(finished, tmp_path) -> None:
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
@@ -137,6 +140,7 @@ def test_damaged_checkpoint(finished, tmp_path) -> None:
         load_trained(workdir, "latest")
 
 
+@pytest.mark.slow
 def test_damaged_metrics_of_a_checkpoint(finished, tmp_path) -> None:
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)

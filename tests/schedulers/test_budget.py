@@ -67,7 +67,10 @@ def fit(name: str, kind: str, seed: int = 0, again: int = 0) -> Frontier:
     return function(predictions, budgets=budgets, key=jax.random.key(seed))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] if k == "small" else []) for k in KINDS],
+)
 def test_budgets_are_kept_and_costs_do_not_fall(name, kind) -> None:
     predictions, frontier = make_predictions(kind), fit(name, kind)
     costs, before = predictions.costs, 0.0

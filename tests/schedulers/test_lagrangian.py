@@ -59,6 +59,7 @@ def test_policy_scores_are_the_fitted_advantages(predictions, key) -> None:
     assert scores.shape == (2, 50) and not scores[1].any()
 
 
+@pytest.mark.slow
 def test_learns_which_answers_mislead(predictions, key) -> None:
     fitted = schedulers.fit("lagrangian", predictions, key=key)
     plain = schedulers.fit("maxprob_opt", predictions, key=key)
@@ -124,6 +125,7 @@ def test_gates_do_not_start_between_equal_odds() -> None:
     assert -found[0, 0, 0] / found[0, 0, 1] > 1  # taking them all loses
 
 
+@pytest.mark.slow
 def test_candidates_lead_over_between_far_apart_costs() -> None:
     """Two prices, at which all go on and all stop."""
     split = misleading(200, 2)
