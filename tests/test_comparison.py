@@ -213,6 +213,7 @@ def run(root, tmp_path, monkeypatch, capsys):
         delattr(flags.FLAGS, name)
 
 
+@pytest.mark.slow
 def test_command_with_two_seeds(run, tmp_path) -> None:
     names = ["msdnet", "maxprob_opt"]
     status, out, err = run("--seeds=2", f"--scheduler={','.join(names)}")

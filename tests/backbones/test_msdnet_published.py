@@ -73,6 +73,7 @@ def test_msdnet35_5_has_the_published_multiply_adds():
     np.testing.assert_allclose(macs - np.cumsum(heads), expected, rtol=0, atol=6e-4)
 
 
+@pytest.mark.slow
 def test_the_maps_of_msdnet35_5_are_the_published_ones():
     _, _, carries = _msdnet35_5()
     first = [(56, 56, 32), (28, 28, 64), (14, 14, 128), (7, 7, 128)]

@@ -144,6 +144,7 @@ def test_an_exit_ignores_later_stages_and_heads():
         assert (after[k + 1 :] != before[k + 1 :]).any(axis=(1, 2)).all()
 
 
+@pytest.mark.slow
 def test_training_mode_drops_units_of_the_last_head_and_updates_statistics(key):
     backbone, variables, x, apply = _thin()
     train = jit(functools.partial(backbone.apply, train=True))

@@ -72,6 +72,7 @@ def test_learns_which_answers_mislead(predictions, key) -> None:
     assert ours > theirs + 0.1
 
 
+@pytest.mark.slow
 def test_budget_is_kept_and_spent(predictions, key) -> None:
     fitted = lagrangian.fit(predictions, budgets=None, key=key, recipe=QUICK)
     costs = [

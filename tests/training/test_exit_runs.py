@@ -34,6 +34,7 @@ def joint(tmp_path_factory, small_config):
 
 
 @pytest.mark.parametrize("keep", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_only_the_heads_are_trained(keep, joint, tmp_path, small_config):
     config = small_config(
         init_from=str(joint), train__objective="exits", train__keep_last_head=keep
