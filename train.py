@@ -40,9 +40,13 @@ def main(argv: Sequence[str]) -> None:
             f"--config: {error}; choose a file of configs/"
         ) from None
 
-    from eenet_jax import trained  # JAX starts only once the flags are read
+    import jax  # JAX starts only once the flags are read
+
+    from eenet_jax import memory, trained
     from eenet_jax.training import loop
 
+    if jax.default_backend() == "cpu":
+        memory.keep_freed()
     result = loop.train(config, _WORKDIR.value)
     predictions_file = pathlib.Path(_WORKDIR.value) / "predictions.npz"
     if result.resumed_from == result.step and predictions_file.exists():

@@ -7,9 +7,8 @@ exits), PyTorch's of the same architecture where there is a PyTorch, and the rat
 four take turns, so that other work on the machine slows them alike. ``--torch_python``
 names an interpreter that has torch; without it, this one is tried.
 
-XLA on CPUs takes a step's working memory from the system anew each time. In the
-environment, MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
-makes the C library (glibc) keep it instead, for both sides.
+Both sides keep the memory they free, as train.py does (``eenet_jax.memory``);
+``--give_back`` leaves that out, for both.
 """
 
 import argparse
@@ -28,11 +27,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eenet_jax import backbones
+from eenet_jax import backbones, memory
 from eenet_jax.training import losses, step
 
 TORCH = pathlib.Path(__file__).with_name("torch_models.py")
 WHAT = ("step", "forward")
+# What memory.keep_freed sets, for a process that does not call it.
+KEEP_FREED = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+}
 
 
 def main() -> None:
@@ -48,7 +53,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="PyTorch's: cpu or cuda")
     parser.add_argument("--channels_last", action="store_true", help="PyTorch's layout")
     parser.add_argument("--compile", action="store_true", help="torch.compile")
+    parser.add_argument("--give_back", action="store_true", help="of freed memory")
     args = parser.parse_args()
+    if not args.give_back:
+        memory.keep_freed()
     if args.threads:
         # Before the first computation: XLA takes a thread for each core it may use.
         cores = sorted(os.sched_getaffinity(0))[: args.threads]
@@ -146,7 +154,8 @@ def start_torch(
         *(["--compile"] if args.compile else []),
     ]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+    env = os.environ | ({} if args.give_back else KEEP_FREED)
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
 
 
 def ask_torch(torch: subprocess.Popen, what: str) -> float:

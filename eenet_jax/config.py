@@ -130,7 +130,7 @@ def load_data(config: ml_collections.ConfigDict) -> Dataset:
         num_buckets=fields.num_buckets,
         text_columns=fields.text_columns,
         label_column=fields.label_column,
-        vocab_size=config.model.options.get("vocab_size"),
+        vocab_size=build_backbone(config, num_classes=2).vocab_size,
     )
     if not fields.mean:
         return dataset

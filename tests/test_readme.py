@@ -75,8 +75,18 @@ def test_main_job_reaches_its_figures(workdir) -> None:
 
 
 @pytest.mark.slow
-def test_python_block_runs(workdir, monkeypatch, capsys) -> None:
+def test_python_block_on_weights_runs(shared, tmp_path, monkeypatch) -> None:
+    weights = shared / "data" / "weights" / "cifar10_resnet56-4bfd9763.npz"
+    (tmp_path / "resnet56.npz").write_bytes(weights.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(blocks("python")[0], "README.md", "exec"), names)
+    assert names["logits"].shape == (1, 8, 10)
+
+
+@pytest.mark.slow
+def test_python_block_on_policies_runs(workdir, monkeypatch, capsys) -> None:
     monkeypatch.chdir(workdir)
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    exec(compile(blocks("python")[1], "README.md", "exec"), {})
     accuracy, cost, *_ = capsys.readouterr().out.split()
     assert float(accuracy) > 0.9 and float(cost) <= 2.0

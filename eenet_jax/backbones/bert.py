@@ -180,7 +180,8 @@ def bert(
     bounds = [0, *exits, num_layers]
     stages = tuple(Segment(tuple(layers[a:b])) for a, b in itertools.pairwise(bounds))
     heads = tuple(PoolerHead(num_classes, dropout, pool, dtype) for _ in stages)
-    return StagedModule(Embeddings(spec, dtype), stages, heads, input_kind="text")
+    stem = Embeddings(spec, dtype)
+    return StagedModule(stem, stages, heads, "text", vocab_size=vocab_size)
 
 
 def bert_4(

@@ -6,7 +6,6 @@ centred input; here neither is needed. ``benchmarks/train_step.py`` measures the
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -15,29 +14,24 @@ import jax.numpy as jnp
 from jax import lax
 
 
-class Conv(nn.Module):
-    """A convolution without bias, padded by kernel // 2 on every side; ``nn.Conv``."""
-
-    features: int
-    kernel: int
-    stride: int
-    kernel_init: Callable[..., jax.Array]
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        if self.kernel == 1:
-            x = x[:, :: self.stride, :: self.stride]
-            return (_rows(x) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-        if self.stride == 1 and self.kernel % 2:
-            return conv_same(x, kernel)
-        return _conv(x, kernel, self.stride)
+def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolves as ``plain_convolve`` does. Reverse-mode differentiable only."""
+    if kernel.shape[0] == 1:
+        x = x[:, ::stride, ::stride]
+        return (_rows(x) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
+    if stride == 1 and kernel.shape[0] % 2:
+        return conv_same(x, kernel)
+    return plain_convolve(x, kernel, stride)
 
 
-def _conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def plain_convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """Convolves with zeros around, half the kernel's size on every side.
+
+    Args:
+      x: Maps, ``[B, H, W, C]``.
+      kernel: ``[size, size, C, D]``.
+      stride: In both directions.
+    """
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -62,16 +56,16 @@ def conv_same(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
       Maps ``[B, H, W, D]``. Reverse-mode differentiable only.
     """
-    return _conv(x, kernel)
+    return plain_convolve(x, kernel)
 
 
 def _conv_same_forward(x, kernel):
-    return _conv(x, kernel), (x, kernel)
+    return plain_convolve(x, kernel), (x, kernel)
 
 
 def _conv_same_backward(residuals, dy):
     x, kernel = residuals
-    dx = _conv(dy, kernel[::-1, ::-1].swapaxes(2, 3))
+    dx = plain_convolve(dy, kernel[::-1, ::-1].swapaxes(2, 3))
     size = kernel.shape[0]
     if x.shape[-1] < dy.shape[-1]:
         return dx, _correlate(x, dy, size)

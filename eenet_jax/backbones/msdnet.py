@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.exits import check_exits
-from eenet_jax.backbones.layers import Linear, batch_norm, uniform_fan_in
+from eenet_jax.backbones.layers import Conv, Linear, batch_norm, relu, uniform_fan_in
 from eenet_jax.backbones.msdnet_plan import (
     BranchPlan,
     LayerPlan,
@@ -24,6 +24,7 @@ from eenet_jax.backbones.msdnet_plan import (
     check_choice,
     plan,
 )
+from eenet_jax.backbones.resnet import Segment
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
 
@@ -49,19 +50,10 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        bound = (self.kernel**2 * x.shape[-1]) ** -0.5
-        x = nn.Conv(
-            self.features,
-            (self.kernel, self.kernel),
-            strides=self.stride,
-            padding=self.kernel // 2,
-            use_bias=self.use_bias,
-            dtype=self.dtype,
-            kernel_init=KERNEL_INITS[self.kernel_init],
-            bias_init=lambda *args: jax.random.uniform(*args, -bound, bound),
-            name="conv",
-        )(x)
-        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        init = KERNEL_INITS[self.kernel_init]
+        shape = self.features, self.kernel, self.stride
+        x = Conv(*shape, self.use_bias, init, self.dtype, name="conv")(x)
+        return relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
 
 
 class Stem(nn.Module):
@@ -148,17 +140,6 @@ class Transition(nn.Module):
             ConvNorm(width, 1, 1, *rest, name=f"scale_{i}")(x, train)
             for i, (x, width) in enumerate(zip(maps, self.plan.widths, strict=True))
         )
-
-
-class Stage(nn.Module):
-    """The layers and transitions between two exits, in order."""
-
-    layers: tuple[nn.Module, ...]
-
-    def __call__(self, maps: Maps, train: bool = False) -> Maps:
-        for layer in self.layers:
-            maps = layer(maps, train)
-        return maps
 
 
 class Classifier(nn.Module):
@@ -262,7 +243,7 @@ def msdnet(
     exits = range(1, num_blocks) if exits is None else exits
     bounds = [0, *check_exits(exits, num_blocks, first=1), num_blocks]
     stages = tuple(
-        Stage(tuple(m for m in modules if first <= m.plan.block < last))
+        Segment(tuple(m for m in modules if first <= m.plan.block < last))
         for first, last in itertools.pairwise(bounds)
     )
     widths = tuple(channels * factor for factor in growth_factors)

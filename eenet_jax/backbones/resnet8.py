@@ -12,10 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.heads import LinearHead
-from eenet_jax.backbones.layers import Linear, batch_norm, conv
+from eenet_jax.backbones.layers import (
+    Linear,
+    batch_norm,
+    biased_conv,
+    conv,
+    relu,
+)
 from eenet_jax.backbones.resnet import BlockSpec, block_specs, build_staged
 from eenet_jax.backbones.staged import StagedModule
-from eenet_jax.backbones.vgg import adaptive_avg_pool, biased_conv
+from eenet_jax.backbones.vgg import adaptive_avg_pool
 
 WIDTH = 16
 
@@ -28,8 +34,8 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = biased_conv(x, self.width, 3, dtype=self.dtype, name="conv")
-        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = biased_conv(self.width, 3, dtype=self.dtype, name="conv")(x)
+        return relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
 
 
 class Block(nn.Module):
@@ -44,15 +50,15 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
-        y = biased_conv(x, width, 3, stride=stride, dtype=dtype, name="conv1")
-        y = nn.relu(batch_norm(train, dtype=dtype, name="bn1")(y))
-        y = biased_conv(y, width, 3, dtype=dtype, name="conv2")
+        y = biased_conv(width, 3, stride=stride, dtype=dtype, name="conv1")(x)
+        y = relu(batch_norm(train, dtype=dtype, name="bn1")(y))
+        y = biased_conv(width, 3, dtype=dtype, name="conv2")(y)
         y = batch_norm(train, dtype=dtype, name="bn2")(y)
         if stride != 1 or x.shape[-1] != width:
-            x = biased_conv(
-                x, width, 1, stride=stride, dtype=dtype, name="shortcut_conv"
+            x = biased_conv(width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(
+                x
             )
-        return nn.relu(x + y)
+        return relu(x + y)
 
 
 class StridedHead(nn.Module):
@@ -74,7 +80,7 @@ class StridedHead(nn.Module):
         x = carry
         for i in range(2):
             x = conv(32, 3, stride=2, dtype=self.dtype, name=f"conv{i}")(x)
-            x = nn.relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
+            x = relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
         x = adaptive_avg_pool(x, 4)
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # PyTorch's order: D, H, W
         return Linear(self.num_classes, self.dtype, name="linear")(x)

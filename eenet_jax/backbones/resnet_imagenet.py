@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.heads import LinearHead, build_head
-from eenet_jax.backbones.layers import batch_norm, conv
+from eenet_jax.backbones.layers import batch_norm, conv, relu
 from eenet_jax.backbones.resnet import (
     BasicBlock,
     Bottleneck,
@@ -40,7 +40,7 @@ class ImageNetStem(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = conv(self.width, 7, stride=2, dtype=self.dtype, name="conv")(x)
-        x = nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 

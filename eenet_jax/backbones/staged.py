@@ -30,6 +30,7 @@ class StagedModule(nn.Module):
         that reads only a part of the carry has ``reads(carry) -> carry`` for that part.
       input_kind: "image" or "text".
       image_size: Side in pixels of the images it is meant for; others may work too.
+      vocab_size: Of text: token ids it has embeddings for.
     """
 
     stem: nn.Module
@@ -37,6 +38,7 @@ class StagedModule(nn.Module):
     heads: tuple[nn.Module, ...]
     input_kind: str = "image"
     image_size: int = 32
+    vocab_size: int | None = None
 
     def run_stem(self, x: Any, train: bool = False) -> Carry:
         return self.stem(x, train)
@@ -70,7 +72,7 @@ class StagedModule(nn.Module):
         return jnp.stack(logits)  # [K, B, C]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed at every call: by identity
 class Backbone:
     """A multi-exit network as pure functions of its variables.
 
@@ -96,6 +98,11 @@ class Backbone:
     def input_kind(self) -> str:
         """What the network reads: "image" or "text"."""
         return self.module.input_kind
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Token ids, 0 .. vocab_size - 1, that a text network reads; None of images."""
+        return self.module.vocab_size
 
     def example(self, batch_size: int = 1) -> Any:
         """Returns inputs of zeros, of the size that the network is meant for."""

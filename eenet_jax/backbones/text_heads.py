@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.backbones.layers import Linear
+
 POOLS = ("first", "mean")
 # BERT's own initialisation, cut at two standard deviations; biases start at zero.
 truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -50,6 +52,6 @@ class PoolerHead(nn.Module):
         return dense(self.num_classes, self.dtype, "classifier")(pooled)
 
 
-def dense(features: int, dtype: Any, name: str) -> nn.Dense:
+def dense(features: int, dtype: Any, name: str) -> Linear:
     """Builds a linear layer with BERT's initialisation."""
-    return nn.Dense(features, dtype=dtype, kernel_init=truncated_normal, name=name)
+    return Linear(features, dtype, truncated_normal, zero_bias=True, name=name)

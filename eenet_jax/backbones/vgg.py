@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.heads import build_head
-from eenet_jax.backbones.layers import Linear, batch_norm, uniform_fan_in
+from eenet_jax.backbones.layers import Linear, batch_norm, biased_conv, relu
 from eenet_jax.backbones.resnet import build_staged
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
@@ -23,36 +23,6 @@ WIDTHS = (64, 128, 256, 512, 512)
 # Convolutions before each of the five max pools.
 LENGTHS = {11: (1, 1, 2, 2, 2), 19: (2, 2, 4, 4, 4)}
 SMALLEST = 32  # pixels that the five max pools leave one of
-
-
-def biased_conv(
-    x: jax.Array,
-    features: int,
-    kernel: int,
-    *,
-    stride: int = 1,
-    dtype: Any,
-    name: str,
-) -> jax.Array:
-    """Applies a convolution with bias, inside a module; otherwise as ``layers.conv``.
-
-    The bias starts as U(-b, b) with b = 1/sqrt(fan_in), like the weights.
-    """
-    bound = (kernel**2 * x.shape[-1]) ** -0.5
-
-    def bias_init(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=kernel // 2,
-        dtype=dtype,
-        kernel_init=uniform_fan_in,
-        bias_init=bias_init,
-        name=name,
-    )(x)
 
 
 def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
@@ -102,8 +72,8 @@ class ConvBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = biased_conv(x, self.width, 3, dtype=self.dtype, name="conv")
-        return nn.relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
+        x = biased_conv(self.width, 3, dtype=self.dtype, name="conv")(x)
+        return relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
 
 
 class MaxPool(nn.Module):
@@ -131,7 +101,7 @@ class Classifier(nn.Module):
         x = adaptive_avg_pool(carry, self.pool)
         x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # PyTorch's order: D, H, W
         for i in range(2):
-            x = nn.relu(Linear(self.hidden, self.dtype, name=f"linear{i}")(x))
+            x = relu(Linear(self.hidden, self.dtype, name=f"linear{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Linear(self.num_classes, self.dtype, name="linear2")(x)
 

@@ -9,6 +9,7 @@ import ml_collections
 
 from eenet_jax import checkpoint, distributed
 from eenet_jax.backbones import from_torch
+from eenet_jax.backbones.torch_names.bert import check_sizes
 from eenet_jax.errors import UserError
 from eenet_jax.training.plan import Plan
 from eenet_jax.training.step import TrainState
@@ -61,6 +62,9 @@ def imported_state(
     else:
         state_dict = from_torch.load_state_dict(path)
         try:
+            encoder = plan.backbone.input_kind == "text" and path.is_dir()
+            if encoder and not config.init_partial:
+                check_sizes(plan.backbone.module, path)
             imported = from_torch.take(
                 plan.backbone, state.variables, state_dict, partial=config.init_partial
             )

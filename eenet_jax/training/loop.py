@@ -14,6 +14,7 @@ from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed
+from eenet_jax.data.text_buckets import padding_waste
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
 from eenet_jax.inference import Predictor
@@ -87,6 +88,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
         return Result(start, start, state, accuracy)
 
     # Epoch by epoch.
+    if dataset.kind == "text":
+        waste = padding_waste(dataset.train.lengths, dataset.boundaries)
+        print(
+            f"length buckets: {', '.join(map(str, dataset.boundaries))} tokens; "
+            f"{waste:.0%} of what is computed in training is padding",
+            file=sys.stderr,
+        )
+    feed = plan.feed
+    if feed is None:
+        feed = _cached_feed(config, plan, predictor, state.variables, dataset, mesh)
     recorder = Recorder(
         MetricWriter(workdir, start),
         Progress(plan.total_steps, start, "step"),
@@ -94,9 +105,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=config.train.batch_size,
     )
-    feed = plan.feed
-    if feed is None:
-        feed = _cached_feed(config, plan, predictor, state.variables, dataset, mesh)
     run_epoch = _epoch_runner(config, plan, feed, mesh, recorder, key_run)
     step, accuracy = start, np.zeros(plan.backbone.num_exits)
     try:

@@ -93,7 +93,7 @@ def build_plan(
         _init,
         backbone,
         tx,
-        backbone.example() if dataset.kind == "text" else _zeros(dataset),
+        _zeros(inputs.example(dataset)),
         with_average=config.train.ema_decay > 0,
         trained=objective.trained,
     )
@@ -189,8 +189,8 @@ def _features_fit(
     return sum(sizes) * len(dataset.train.labels) <= config.train.cache_gib * 2**30
 
 
-def _zeros(dataset: Dataset) -> jax.Array:
-    return jnp.zeros(inputs.example(dataset).shape)
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _init(backbone, tx, x, key, *, with_average, trained):

@@ -242,6 +242,15 @@ def test_sizes_are_read_from_a_hugging_face_directory(tmp_path):
     assert bert.bert(2, **sizes, exits=(2, 4)) == bert.minilm(2)
 
 
+def test_heads_that_no_tensor_tells_of_are_compared(tmp_path):
+    config = {**MINILM_CONFIG, "num_attention_heads": 6}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    message = r"has num_heads=12, unlike .*model.options=\{'num_heads': 6\}"
+    with pytest.raises(UserError, match=message):
+        torch_names.check_sizes(bert.minilm(2), tmp_path)
+    torch_names.check_sizes(bert.bert(2, **torch_names.sizes_of(tmp_path)), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

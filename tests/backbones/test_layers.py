@@ -74,14 +74,23 @@ def _check_same(ours, theirs, variables, x, tolerance) -> None:
         np.testing.assert_allclose(a / scale, b / scale, **tolerance)
 
 
+def _linens(features, kernel, stride, use_bias=False):
+    return nn.Conv(
+        features,
+        (kernel, kernel),
+        stride,
+        padding=kernel // 2,
+        use_bias=use_bias,
+        kernel_init=layers.uniform_fan_in,
+        bias_init=lambda *args: 0.3 * nn.initializers.ones(*args),
+    )
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_a_convolution_is_linens(shape, linen, key):
+def test_a_convolution_is_linens(shape, key):
     channels, features, kernel, stride = shape
-    options = {"stride": stride, "dtype": jnp.float32, "name": None}
-    ours = layers.conv(features, kernel, **options)
-    theirs = linen(layers.conv, features, kernel, **options)
-    assert isinstance(theirs, nn.Conv)
-    assert not isinstance(ours, nn.Conv)
+    ours = layers.conv(features, kernel, stride=stride, dtype=jnp.float32, name=None)
+    theirs = _linens(features, kernel, stride)
     x = np.random.default_rng(1).standard_normal((4, 10, 9, channels), np.float32)
     shapes = jax.eval_shape(ours.init, key, x)
     assert shapes == jax.eval_shape(theirs.init, key, x)
@@ -89,13 +98,34 @@ def test_a_convolution_is_linens(shape, linen, key):
     assert count_macs(ours.apply, shapes, x) == count_macs(theirs.apply, shapes, x)
 
 
-def test_a_convolution_starts_as_linens(linen, key):
-    options = {"dtype": jnp.float32, "name": None}
-    x = jnp.zeros((1, 4, 4, 2))
-    ours, theirs = layers.conv(3, 1, **options), linen(layers.conv, 3, 1, **options)
-    np.testing.assert_array_equal(
-        ours.init(key, x)["params"]["kernel"], theirs.init(key, x)["params"]["kernel"]
+def test_a_biased_convolution_is_linens(key):
+    ours = layers.biased_conv(5, 3, stride=2, dtype=jnp.float32, name=None)
+    x = np.random.default_rng(1).standard_normal((4, 10, 9, 3), np.float32)
+    shapes = jax.eval_shape(ours.init, key, x)
+    theirs = _linens(5, 3, 2, use_bias=True)
+    _check_same(ours, theirs, _drawn(shapes), jnp.asarray(x), FLOAT32)
+
+
+def test_a_convolution_on_accelerators_is_linens(linen, key):
+    ours = layers.conv(4, 3, dtype=jnp.float32, name=None)
+    x = np.random.default_rng(1).standard_normal((4, 10, 9, 3), np.float32)
+    variables = _drawn(jax.eval_shape(ours.init, key, x))
+    text = str(linen(jax.make_jaxpr(lambda v, x: ours.apply(v, x)), variables, x))
+    assert "conv_general_dilated" in text and "custom_vjp" not in text
+    np.testing.assert_allclose(
+        linen(ours.apply, variables, x), _linens(4, 3, 1).apply(variables, x), rtol=1e-6
     )
+
+
+def test_a_convolution_starts_as_linens(key):
+    x = jnp.zeros((1, 4, 4, 2))
+    ours = layers.biased_conv(300, 1, dtype=jnp.float32, name=None).init(key, x)
+    bias, kernel = ours["params"]["bias"], ours["params"]["kernel"]
+    np.testing.assert_array_equal(
+        kernel, _linens(300, 1, 1).init(key, x)["params"]["kernel"]
+    )
+    for values in (bias, kernel):  # 1 / sqrt(2), the fan-in
+        assert 0.6 < np.abs(values).max() <= 2**-0.5
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])

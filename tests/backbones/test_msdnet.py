@@ -81,8 +81,8 @@ def test_maps_are_as_planned(scales, prune, step_mode):
     widths = [4 * factor for factor in factors]
     for carry, stage in zip(carries, (None, *module.stages), strict=True):
         if stage is not None:
-            last = stage.layers[-1].plan
-            if isinstance(stage.layers[-1], msdnet.Layer):
+            last = stage.blocks[-1].plan
+            if isinstance(stage.blocks[-1], msdnet.Layer):
                 kept = factors[-len(last.scales) :]
                 widths = [(last.base + 2) * factor for factor in kept]
             else:

@@ -12,8 +12,8 @@ from eenet_jax.errors import UserError
 from eenet_jax.training import loop
 
 
-def write_texts(folder: pathlib.Path) -> None:
-    """Texts of different lengths whose label is told by one word."""
+def write_texts(folder: pathlib.Path) -> dict[str, object]:
+    """Writes texts whose label is told by one word; returns the fields to read them."""
     words = ["good", "bad", *(f"w{i}" for i in range(20))]
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
@@ -26,18 +26,20 @@ def write_texts(folder: pathlib.Path) -> None:
                 filling = rng.choice(words[2:], rng.integers(1, 30)).tolist()
                 filling.insert(int(rng.integers(len(filling) + 1)), words[i % 2])
                 writer.writerow([" ".join(filling), "yes" if i % 2 == 0 else "no"])
+    return {
+        "data__name": "csv",
+        "data__dir": str(folder),
+        "data__val_size": 40,
+        "data__tokenizer": str(folder / "vocab.txt"),
+        "data__text_columns": ("review",),
+        "data__label_column": "mood",
+    }
 
 
 @pytest.mark.slow
 def test_a_text_run_learns_in_buckets(tmp_path, small_config):
-    write_texts(tmp_path)
     config = small_config(
-        data__name="csv",
-        data__dir=str(tmp_path),
-        data__val_size=40,
-        data__tokenizer=str(tmp_path / "vocab.txt"),
-        data__text_columns=("review",),
-        data__label_column="mood",
+        **write_texts(tmp_path),
         data__num_buckets=2,
         train__batch_size=16,
         train__epochs=14,
@@ -110,14 +112,8 @@ def test_a_streamed_run_waits_for_its_input_and_says_how_long(tmp_path, small_co
 
 
 def test_text_for_an_image_network_is_refused(tmp_path, small_config):
-    write_texts(tmp_path)
     config = small_config(
-        data__name="csv",
-        data__dir=str(tmp_path),
-        data__val_size=40,
-        data__tokenizer=str(tmp_path / "vocab.txt"),
-        data__text_columns=("review",),
-        data__label_column="mood",
+        **write_texts(tmp_path),
         train__batch_size=16,
     )
     with pytest.raises(UserError, match="'cifar_resnet' reads image, but .* is text"):

@@ -4,6 +4,7 @@ Hugging Face encoders have one pooler, after the last layer: it becomes the last
 The other exits' poolers, and classifiers that a checkpoint does not have, are new.
 """
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -148,6 +149,26 @@ FORMATS = (
     HF_ENCODER,
     HF_ENCODER_NO_POOLER,
 )
+
+
+def check_sizes(module: StagedModule, directory: pathlib.Path) -> None:
+    """Refuses a network of other sizes than a Hugging Face directory's encoder.
+
+    Not all show in the tensors: a layer of 12 heads has the shapes of one of 6.
+
+    Raises:
+      UserError: If a size differs, naming the options to set; or as ``sizes_of``.
+    """
+    theirs = sizes_of(directory)
+    ours = dataclasses.asdict(module.stem.spec)
+    ours["num_layers"] = sum(len(stage.layers) for stage in module.stages)
+    wrong = {field: size for field, size in theirs.items() if ours[field] != size}
+    if wrong:
+        listed = ", ".join(f"{field}={ours[field]}" for field in wrong)
+        raise UserError(
+            f"the network has {listed}, unlike {directory / 'config.json'}; set "
+            f"model.name='bert' and model.options={wrong}"
+        )
 
 
 def sizes_of(directory: str | pathlib.Path) -> dict[str, int]:

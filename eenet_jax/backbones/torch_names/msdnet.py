@@ -4,8 +4,8 @@ Layers and transitions are numbered together within their block, whichever exits
 network has; a block's classifier bears the block's number.
 """
 
-from eenet_jax.backbones.msdnet import Stage
 from eenet_jax.backbones.msdnet_plan import LayerPlan
+from eenet_jax.backbones.resnet import Segment
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.backbones.torch_names import LEAVES, Format, Naming, Path
 
@@ -33,9 +33,9 @@ def _in_stem(inner: list[str], kind: str) -> str:
     return f"blocks.0.0.layers.{scale}.{wrapped}{place}"
 
 
-def _in_stage(inner: list[str], stage: Stage) -> str:
+def _in_stage(inner: list[str], stage: Segment) -> str:
     layer, place, *convolution, part = inner
-    plan, i = stage.layers[_number(layer)].plan, _number(place)
+    plan, i = stage.blocks[_number(layer)].plan, _number(place)
     prefix = f"blocks.{plan.block}.{plan.position}"
     if not isinstance(plan, LayerPlan):
         return f"{prefix}.m.{i}.net.{_place(part)}"
@@ -44,8 +44,8 @@ def _in_stage(inner: list[str], stage: Stage) -> str:
     return f"{prefix}.layers.{i}.conv_{branch}.net.{after + _place(part)}"
 
 
-def _in_head(inner: list[str], stage: Stage) -> str:
-    prefix = f"classifier.{stage.layers[-1].plan.block}"
+def _in_head(inner: list[str], stage: Segment) -> str:
+    prefix = f"classifier.{stage.blocks[-1].plan.block}"
     if inner == ["linear"]:
         return f"{prefix}.linear"
     return f"{prefix}.m.{_number(inner[0])}.net.{_place(inner[-1])}"
