@@ -12,9 +12,9 @@ from ml_collections import config_flags
 
 from eenet_jax import errors
 
-MODES = ("anytime", "budgeted")
+MODES = ("anytime", "budgeted", "adaptive")
 COSTS = ("mflops", "mparams", "latency_ms")
-LATER = ("adaptive", "energy_mj")  # of the contract, not in this version
+LATER = ("energy_mj",)  # of the contract, not in this version
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -32,7 +32,8 @@ _MODE = flags.DEFINE_string(
     "mode",
     "budgeted",
     "anytime: accuracy and cost of every exit. budgeted: also the schedulers, for "
-    "every budget.",
+    "every budget. adaptive: also runs every policy over the test part and times it; "
+    "choose few with --scheduler and --budgets.",
 )
 _SCHEDULER = flags.DEFINE_string(
     "scheduler",
@@ -51,6 +52,17 @@ _COST = flags.DEFINE_string(
     None,
     "Unit of costs and budgets: mflops (the default), mparams, or latency_ms, which is "
     "measured here. With --predictions the file has the costs.",
+)
+_COSTS = flags.DEFINE_string(
+    "costs",
+    None,
+    "File with the cumulative cost of each exit, to use instead: JSON or CSV.",
+)
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "Latency profile of this device, of python -m eenet_jax.runtime.profile: for "
+    "--cost=latency_ms and --mode=adaptive, which otherwise measure anew.",
 )
 _CONFIDENCE = flags.DEFINE_float(
     "confidence",
@@ -120,13 +132,20 @@ def main(argv: Sequence[str]) -> None:
 
     fit_flags = (_SCHEDULER, _TEMPERATURE, _ENSEMBLE)
     if _POLICY.value is not None:
-        _refuse((*fit_flags, _MODE), "--policy, which fits nothing")
+        _refuse(fit_flags, "--policy, which fits nothing")
     if _MODE.value == "anytime":
-        others = (*fit_flags, _CONFIDENCE, _MAX_DROP, _BUDGETS)
+        others = (*fit_flags, _CONFIDENCE, _MAX_DROP, _BUDGETS, _POLICY)
         _refuse(others, "--mode=anytime, which has no schedulers")
     if _PREDICTIONS.value is not None:
         _refuse([_CHECKPOINT], "--predictions, which has no checkpoints")
-        _refuse([_COST], "--predictions, whose file has the costs")
+        _refuse([_COST, _PROFILE], "--predictions, whose file has the costs")
+        if _MODE.value == "adaptive":
+            raise errors.UserError(
+                "--mode=adaptive runs the network, which --predictions does not have; "
+                "give --workdir"
+            )
+    if _COSTS.value is not None:
+        _refuse([_COST], "--costs")
     if _CONFIDENCE.value is not None and not 0 < _CONFIDENCE.value < 1:
         raise errors.UserError(
             f"--confidence={_CONFIDENCE.value} must be in (0, 1), e.g. 0.95"
@@ -138,8 +157,10 @@ def main(argv: Sequence[str]) -> None:
 
     import jax  # JAX starts only once the flags are read
 
-    from eenet_jax import evaluation, imported, options, trained
+    from eenet_jax import adaptive, evaluation, imported, options, trained
+    from eenet_jax.costs.files import load_costs
     from eenet_jax.predictions import load_predictions
+    from eenet_jax.report.files import make_output, write_report
 
     details = {}
     if _PREDICTIONS.value is not None:
@@ -155,32 +176,41 @@ def main(argv: Sequence[str]) -> None:
             _CHECKPOINT.value,
             _COST.value or COSTS[0],
             latency_batch_size=_BATCH.value,
+            profile=_PROFILE.value,
         )
         output = workdir / "eval"
     if _OUTPUT.value is not None:
         output = pathlib.Path(_OUTPUT.value)
+    if _COSTS.value is not None:
+        costs = load_costs(_COSTS.value, predictions.num_exits)
+        predictions = predictions.with_costs(costs.costs, costs.unit)
+        details = costs.details
+    run = None
+    if _MODE.value == "adaptive":
+        run = adaptive.runner(workdir, _CHECKPOINT.value, predictions, _PROFILE.value)
     policies = (output if _WORKDIR.value is None else workdir) / "policies"
 
     if _POLICY.value is not None:
         budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
         path = pathlib.Path(_POLICY.value)
-        evaluation.make_output(output)
+        make_output(output)
         results = evaluation.apply_saved(
             path,
             budgets,
             predictions,
             confidence=_CONFIDENCE.value,
             max_drop=_MAX_DROP.value,
+            run=run,
         )
         results["cost_details"] = details
-        print(evaluation.write_report(results, output))
+        print(write_report(results, output))
         return
     names, left_out = options.parse_schedulers(_SCHEDULER.value, predictions)
     budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
-    evaluation.make_output(output)
+    make_output(output)
     results = evaluation.evaluate(
         predictions,
-        schedulers=names if _MODE.value == "budgeted" else [],
+        schedulers=[] if _MODE.value == "anytime" else names,
         budgets=budgets,
         key=jax.random.key(_SEED.value),
         confidence=_CONFIDENCE.value,
@@ -189,11 +219,12 @@ def main(argv: Sequence[str]) -> None:
         policies_dir=policies,
         temperature=_TEMPERATURE.value,
         ensemble=_ENSEMBLE.value,
+        run=run,
     )
     results["cost_details"] = details
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    print(evaluation.write_report(results, output))
+    print(write_report(results, output))
 
 
 def _refuse(given: Sequence[flags.FlagHolder], beside: str) -> None:

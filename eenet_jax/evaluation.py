@@ -1,6 +1,5 @@
 """Fits schedulers on predictions and measures them for every budget."""
 
-import json
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,9 @@ import numpy as np
 from eenet_jax import schedulers as schedulers_lib
 from eenet_jax.comparison import compare, random_mixture
 from eenet_jax.errors import UserError
-from eenet_jax.files import write_text
 from eenet_jax.fits import fit_or_reuse
-from eenet_jax.measure import Chosen, Measured, measure
+from eenet_jax.measure import Chosen, Measured, Run, measure
 from eenet_jax.predictions import Predictions
-from eenet_jax.report import classes, comparison, figures, frontier
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.writers import Progress
@@ -24,12 +21,6 @@ from eenet_jax.writers import Progress
 DROP_CONFIDENCE = 0.95
 HELD_OUT_SHARE = 0.5  # of the validation part, where a guarantee is asked for
 NUM_BOUND_BUDGETS = 100  # of the curves that need no fit
-FIGURES = {
-    "frontier.png": figures.save_frontier,
-    "exits.png": figures.save_exits,
-    "comparison.png": comparison.save_comparison,
-    "classes.png": classes.save_classes,
-}
 
 
 def evaluate(
@@ -44,6 +35,7 @@ def evaluate(
     policies_dir: pathlib.Path | None = None,
     temperature: bool = False,
     ensemble: bool = False,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Fits each scheduler and measures it for each budget.
 
@@ -63,6 +55,8 @@ def evaluate(
         nothing that has changed is used again.
       temperature: See ``schedulers.fit``.
       ensemble: Likewise.
+      run: Runs the policies for real; what it returns of each goes into its record, and
+        what it returns of all under "adaptive".
 
     Returns:
       What ``results.json`` holds (README), ready for ``json.dumps``.
@@ -111,6 +105,8 @@ def evaluate(
     progress.close()
     firsts = {name: of_seeds[0] for name, of_seeds in measured.items()}
     results = _results(predictions, firsts, adjustment)
+    if run is not None:
+        _add_runs(results, firsts, run)
     if max_drop is None:
         results["comparison"] = compare(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
@@ -119,6 +115,15 @@ def evaluate(
             limit=budgets.max(),
         )
     return results
+
+
+def _add_runs(
+    results: dict[str, Any], measured: Mapping[str, Measured], run: Run
+) -> None:
+    policies = [policy for m in measured.values() for policy in m.policies]
+    of_each, results["adaptive"] = run(policies)
+    for record, found in zip(results["records"], of_each, strict=True):
+        record.update(found)
 
 
 def _fit_key(key: jax.Array, name: str, seed: int) -> jax.Array:
@@ -192,6 +197,7 @@ def apply_saved(
     *,
     confidence: float | None = None,
     max_drop: float | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
     """Measures a saved policy, or a saved fit for each budget, without fitting.
 
@@ -202,6 +208,7 @@ def apply_saved(
       predictions: To measure on.
       confidence: As in ``evaluate``; for a fit that was made with it.
       max_drop: Likewise.
+      run: As in ``evaluate``.
 
     Returns:
       As ``evaluate``; the scheduler is called by the file's name.
@@ -226,7 +233,10 @@ def apply_saved(
             "--confidence and --max_drop, or give a fit made with --confidence"
         )
     measured = {path.stem: measure(chosen, predictions, added)}
-    return _results(predictions, measured, saved.adjustment)
+    results = _results(predictions, measured, saved.adjustment)
+    if run is not None:
+        _add_runs(results, measured, run)
+    return results
 
 
 def single_exit_costs(predictions: Predictions) -> np.ndarray:
@@ -238,42 +248,3 @@ def single_exit_costs(predictions: Predictions) -> np.ndarray:
         return predictions.costs
     heads = predictions.head_costs
     return predictions.costs - np.cumsum(heads) + heads
-
-
-def make_output(output: pathlib.Path) -> None:
-    """Makes the report's directory, so that a bad one is refused before any fit.
-
-    Raises:
-      UserError: If it cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} cannot be made ({error.strerror}); name a directory "
-            "that you can write to"
-        ) from None
-
-
-def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
-    """Writes ``results.json`` and the figures for which there is something to draw.
-
-    Args:
-      results: What ``evaluate`` returned.
-      output: Directory; made if it is not there. A figure that an earlier report left
-        and that this one has nothing for is removed.
-
-    Returns:
-      The tables to print, and what has been written.
-    """
-    make_output(output)
-    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    write_text(output / "results.json", text)
-    written = ["results.json"]
-    for name, save in FIGURES.items():
-        if save(results, output / name):
-            written.append(name)
-        else:
-            (output / name).unlink(missing_ok=True)
-    listed = f"{', '.join(written[:-1])} and {written[-1]} are in {output}"
-    return f"{frontier.table(results)}\n\n{listed}"

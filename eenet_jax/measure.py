@@ -1,7 +1,7 @@
 """Replays policies on predictions and measures what they do."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.policy import Policy
 
 Chosen = Iterable[tuple[float | None, Policy]]
+# Runs policies for real: what is found of each, and what holds for all.
+Run = Callable[[Sequence[Policy]], tuple[list[dict[str, Any]], dict[str, Any]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Measured:
     Attributes:
       records: One a budget, as in ``results.json``.
       exits: Exits taken on the test part, uint8 or wider, ``[Q, N]``.
+      policies: What was measured, as many.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
         ``score_quality`` and ``per_class`` as in ``results.json``.
     """
 
     records: list[dict[str, Any]]
     exits: np.ndarray
+    policies: list[Policy]
     middle: dict[str, dict[str, Any]]
 
 
@@ -37,10 +41,11 @@ def measure(
     """Replays policies; a budget of None stands for the policy's validation cost."""
     costs, test = predictions.costs, predictions.test
     middle_cost = (costs[0] + costs[-1]) / 2
-    records, exits, nearest, middle = [], [], np.inf, {}
+    records, exits, policies, nearest, middle = [], [], [], np.inf, {}
     for budget, policy in chosen:
         record, on_test = _record(predictions, policy, budget)
         records.append({**added, **record})
+        policies.append(policy)
         exits.append(on_test.exit_index.astype(np.min_scalar_type(len(costs))))
         if abs(record["budget"] - middle_cost) < nearest:
             nearest = abs(record["budget"] - middle_cost)
@@ -52,7 +57,7 @@ def measure(
     )
     quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
     found = {"score_quality": quality, "per_class": {"budget": budget, **of_classes}}
-    return Measured(records, np.stack(exits), found)
+    return Measured(records, np.stack(exits), policies, found)
 
 
 def _record(

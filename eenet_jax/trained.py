@@ -13,6 +13,7 @@ from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
+from eenet_jax.costs.profile import load_profile
 from eenet_jax.data import inputs
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.inference import Predictor
@@ -122,7 +123,12 @@ def workdir_predictions(
 
 
 def predictions_with_cost(
-    workdir: str | pathlib.Path, which: str, cost: str, *, latency_batch_size: int
+    workdir: str | pathlib.Path,
+    which: str,
+    cost: str,
+    *,
+    latency_batch_size: int,
+    profile: str | None = None,
 ) -> tuple[Predictions, Mapping[str, Any]]:
     """Returns a run's predictions with costs in the unit asked for.
 
@@ -131,6 +137,7 @@ def predictions_with_cost(
       which: "best", "latest" or a step.
       cost: "mflops", "mparams" or "latency_ms".
       latency_batch_size: Samples a batch where time is measured.
+      profile: File with times measured before, for "latency_ms".
 
     Returns:
       The predictions, and how the costs came about.
@@ -141,6 +148,8 @@ def predictions_with_cost(
     trained = load_trained(workdir, which)
     if cost == "mparams":
         costs = exit_mparams(trained.backbone, trained.variables)
+    elif profile is not None:
+        costs = load_profile(profile, trained.backbone).exit_costs()
     else:
         x = jax.tree.map(_ones, trained.example(latency_batch_size))
         costs = exit_latency_ms(trained.backbone, trained.variables, x)

@@ -94,7 +94,8 @@ MISTAKES = [
     (["--predictions={}/some.npz", "--cost=mflops"], "--cost=mflops cannot be given"),
     (["--predictions={}/some.npz", "--output={}/other.npz"], "cannot be made"),
     (["--workdir={}/some_run"], "holds no run"),
-    (["--workdir=x", "--mode=adaptive"], "--mode=adaptive is not available yet"),
+    (["--predictions={}/some.npz", "--mode=adaptive"], "--mode=adaptive runs the net"),
+    (["--predictions={}/some.npz", "--costs={}/none.json"], "none.json cannot be read"),
     (["--workdir=x", "--cost=energy_mj"], "--cost=energy_mj is not available yet"),
     (["--workdir=x", "--mode=fast"], "--mode=fast is unknown; choose from anytime"),
 ]

@@ -110,7 +110,7 @@ MISTAKES = [
     (["--workdir=x", "--predictions={}"], "give either --workdir=DIR or"),
     (["--predictions={}", "--policy=x", "--ensemble"], "--ensemble cannot be given"),
     (["--predictions={}", "--policy=x", "--scheduler=msdnet"], "--scheduler=msdnet"),
-    (["--predictions={}", "--policy=x", "--mode=anytime"], "--mode=anytime cannot"),
+    (["--predictions={}", "--policy=x", "--mode=anytime"], "--policy=x cannot"),
     (["--predictions={}", "--mode=anytime", "--max_drop=0.1"], "--max_drop=0.1 cannot"),
     (["--predictions={}", "--max_drop=1.5"], "--max_drop=1.5 must be in [0, 1)"),
     (["--predictions={}", "--checkpoint=latest"], "--checkpoint=latest cannot"),

@@ -9,6 +9,7 @@ import pytest
 from eenet_jax import evaluation, schedulers
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.report.files import make_output, write_report
 from eenet_jax.schedulers.adjust import adjust_split
 
 COSTS = np.array([1.0, 2.0, 4.0])
@@ -103,7 +104,7 @@ def test_budget_below_the_cheapest_exit(predictions, key) -> None:
 
 
 def test_report_is_strict_json_and_figures(results, folder) -> None:
-    table = evaluation.write_report(results, folder / "deep" / "eval")
+    table = write_report(results, folder / "deep" / "eval")
     assert "msdnet" in table
     names = sorted(path.name for path in (folder / "deep" / "eval").iterdir())
     figures = ["classes.png", "comparison.png", "exits.png", "frontier.png"]
@@ -116,7 +117,7 @@ def test_report_is_strict_json_and_figures(results, folder) -> None:
     text = (folder / "deep" / "eval" / "results.json").read_text()
     assert json.loads(text, parse_constant=refuse) == results
     with pytest.raises(ValueError, match="not JSON compliant"):
-        evaluation.write_report({**results, "costs": [np.nan]}, folder / "deep/eval")
+        write_report({**results, "costs": [np.nan]}, folder / "deep/eval")
     assert (folder / "deep" / "eval" / "results.json").read_text() == text
 
 
@@ -159,7 +160,7 @@ def test_without_schedulers_there_are_no_records(predictions, key, tmp_path) -> 
     for name in ("comparison", "score_quality", "per_class"):
         assert results[name] == {}
     (tmp_path / "classes.png").write_bytes(b"of an earlier report")
-    evaluation.write_report(results, tmp_path)
+    write_report(results, tmp_path)
     assert (tmp_path / "exits.png").stat().st_size > 1000
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["exits.png", "frontier.png", "results.json"]
@@ -236,7 +237,7 @@ def test_a_largest_drop_and_a_saved_fit_compare_nothing(
     for found, count in ((dropped, 1), (applied, 2)):
         assert len(found["records"]) == count and found["comparison"] == {}
         assert list(found["per_class"]) == ["msdnet"]
-        evaluation.write_report(found, tmp_path)
+        write_report(found, tmp_path)
         assert not (tmp_path / "comparison.png").exists()
     assert dropped["per_class"]["msdnet"]["budget"] == dropped["records"][0]["val_cost"]
 
@@ -245,4 +246,4 @@ def test_output_that_is_a_file(tmp_path) -> None:
     (tmp_path / "taken").write_text("")
     for path in (tmp_path / "taken", tmp_path / "taken" / "below"):
         with pytest.raises(UserError, match="--output=.*taken.* cannot be made"):
-            evaluation.make_output(path)
+            make_output(path)

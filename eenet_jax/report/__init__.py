@@ -1,1 +1,1 @@
-"""What a person reads of an evaluation: a table and two figures."""
+"""What a person reads of an evaluation: tables and figures."""

@@ -27,14 +27,14 @@ def table(results: Results) -> str:
         val, test = (results["exit_accuracy"][part][k] for part in ("val", "test"))
         alone = results["single_exit_costs"][k]
         exits.append([f"{k + 1}", f"{cost:.4g}", f"{alone:.4g}", _pct(val), _pct(test)])
-    lines = ["Every exit for all samples:", *_align(exits)]
+    lines = ["Every exit for all samples:", *align(exits)]
     by_name = curves(results)
     if by_name:
         lines += [
             "",
             f"Test accuracy in % @ mean test cost in {unit} (budget kept on validation;"
             " * best of the row):",
-            *_align(_budget_rows(by_name)),
+            *align(_budget_rows(by_name)),
         ]
     if results.get("comparison"):
         lines += ["", *_comparison(results["comparison"], unit)]
@@ -79,7 +79,7 @@ def _comparison(comparison: Mapping[str, Any], unit: str) -> list[str]:
     return [
         f"At equal mean test cost in {unit} (25, 50, 75 % of the range): test accuracy "
         f"in %{fits}:",
-        *_align(rows),
+        *align(rows),
     ]
 
 
@@ -103,7 +103,7 @@ def _score_quality(quality: Mapping[str, Any]) -> list[str]:
     return [
         "Score quality on the test part, exit by exit, at the middle budget (a score "
         "that is the same for all has AUROC 0.5):",
-        *_align(rows),
+        *align(rows),
     ]
 
 
@@ -115,7 +115,7 @@ def _pct(share: float) -> str:
     return f"{100 * share:.2f}"
 
 
-def _align(rows: list[list[str]]) -> list[str]:
+def align(rows: list[list[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  " + "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()

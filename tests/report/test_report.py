@@ -7,6 +7,7 @@ from PIL import Image
 
 from eenet_jax import evaluation
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.report.files import write_report
 
 NAMES = ["msdnet", "branchynet", "pabee"]
 
@@ -30,7 +31,7 @@ def report(request, tmp_path_factory):
         key=jax.random.key(0),
     )
     folder = tmp_path_factory.mktemp("report")
-    return request.param, evaluation.write_report(results, folder), folder
+    return request.param, write_report(results, folder), folder
 
 
 def test_table_has_every_scheduler_and_budget(report) -> None:

@@ -1,0 +1,199 @@
+"""The time of each stage at each batch size, on the device at hand, as a file."""
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+
+from eenet_jax.backbones.staged import Backbone
+from eenet_jax.costs.exits import ExitCosts
+from eenet_jax.errors import UserError
+from eenet_jax.files import write_text
+from eenet_jax.writers import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Milliseconds a batch of each stage with its head, at several batch sizes.
+
+    Attributes:
+      network: Name of the network.
+      dtype: Compute type.
+      device: Kind of device, e.g. "NVIDIA H200" or "cpu".
+      versions: Of jax and jaxlib.
+      repeats: Timed runs behind each median.
+      sizes: S batch sizes, increasing; the last is the whole batch B.
+      stage_ms: Medians ``[K, S]``; the first stage's contain the stem.
+      spread_ms: First and third quartile, ``[2, K, S]``.
+      gather_ms: Of picking any of B samples out before a stage, and padding what comes
+        out of it to B again, ``[K]``.
+    """
+
+    network: str
+    dtype: str
+    device: str
+    versions: str
+    repeats: int
+    sizes: tuple[int, ...]
+    stage_ms: np.ndarray
+    spread_ms: np.ndarray
+    gather_ms: np.ndarray
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.sizes[-1]
+
+    @property
+    def per_sample_ms(self) -> np.ndarray:
+        """Milliseconds per sample of each stage in a whole batch, ``[K]``."""
+        return self.stage_ms[:, -1] / self.batch_size
+
+    def exit_costs(self) -> ExitCosts:
+        """Returns milliseconds per sample up to each exit, in a whole batch."""
+        details = {
+            name: getattr(self, name)
+            for name in ("network", "dtype", "device", "versions", "repeats")
+        }
+        details |= {"batch_size": self.batch_size, "stage_ms": self.stage_ms.tolist()}
+        costs = np.cumsum(self.per_sample_ms)
+        return ExitCosts(costs, None, "latency_ms", details)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes the profile as JSON."""
+        fields = {
+            name: value.tolist() if isinstance(value, np.ndarray) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+        write_text(pathlib.Path(path), json.dumps(fields, indent=2) + "\n")
+
+
+def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
+    """Reads the profile of a network.
+
+    Raises:
+      UserError: If the file is missing, no profile, or of another network or compute
+        type.
+    """
+    path = pathlib.Path(path)
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        for name in ("stage_ms", "spread_ms", "gather_ms"):
+            fields[name] = np.asarray(fields[name], np.float64)
+        profile = Profile(**{**fields, "sizes": tuple(fields["sizes"])})
+    except OSError as error:
+        raise UserError(f"--profile={path} cannot be read: {error}") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"--profile={path} is no profile ({error!r}); make one with "
+            "python -m eenet_jax.runtime.profile"
+        ) from None
+    theirs = profile.network, profile.dtype, len(profile.gather_ms)
+    ours = backbone.name, backbone.dtype, backbone.num_exits
+    if theirs != ours:
+        raise UserError(
+            f"--profile={path} is of {theirs[0]!r}, {theirs[1]}, {theirs[2]} exits; "
+            f"the network is {ours[0]!r}, {ours[1]}, {ours[2]} exits"
+        )
+    shape = (backbone.num_exits, len(profile.sizes))
+    usable = profile.stage_ms.shape == shape and (profile.stage_ms > 0).all()
+    if not usable or (np.diff(profile.sizes, prepend=0) < 1).any():
+        raise UserError(
+            f"--profile={path}: stage_ms must be {list(shape)} positive milliseconds "
+            f"for increasing sizes; it is {list(profile.stage_ms.shape)}"
+        )
+    return profile
+
+
+def measure_profile(
+    backbone: Backbone,
+    variables: Any,
+    x: Any,
+    *,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 20,
+) -> Profile:
+    """Times every stage at every size; all take turns, so that drift meets all alike.
+
+    Args:
+      backbone: The network.
+      variables: Its variables.
+      x: Inputs of a whole batch.
+      sizes: Increasing, the last the batch's; None for eighths of it.
+      repeats: Timed runs of each.
+    """
+    batch_size = jax.tree.leaves(x)[0].shape[0]
+    if sizes is None:
+        sizes = sorted({-(-batch_size * i // 8) for i in range(1, 9)})
+    carries, carry = [], jax.jit(backbone.stem)(variables, x)
+    for k in range(backbone.num_exits):
+        carries.append(carry)
+        carry = jax.jit(backbone.stage, static_argnums=0)(k, variables, carry)
+    carries.append(carry)
+    timed = {}
+    for k in range(backbone.num_exits):
+        part = jax.jit(_part(backbone, k))
+        for size in sizes:
+            given = jax.tree.map(lambda leaf: leaf[:size], x if k == 0 else carries[k])  # noqa: B023
+            timed[k, size] = (part, variables, given)
+        timed[k, "gather"] = (jax.jit(_gather), *carries[k : k + 2])
+    progress = Progress(repeats + 2, 0, "round")
+    taken = {what: [] for what in timed}
+    for i in range(repeats + 2):
+        for what, (function, *arguments) in timed.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function(*arguments))
+            if i >= 2:  # of which the first compiled
+                taken[what].append(1e3 * (time.perf_counter() - start))
+        progress.update(1, "profile")
+    progress.close()
+    exits = range(backbone.num_exits)
+    quartiles = np.array(
+        [
+            [np.quantile(taken[k, size], (0.25, 0.5, 0.75)) for size in sizes]
+            for k in exits
+        ]
+    )
+    return Profile(
+        network=backbone.name,
+        dtype=backbone.dtype,
+        device=jax.devices()[0].device_kind,
+        versions=f"jax {jax.__version__}, jaxlib {jaxlib.__version__}",
+        repeats=repeats,
+        sizes=tuple(int(size) for size in sizes),
+        stage_ms=quartiles[:, :, 1],
+        spread_ms=quartiles[:, :, ::2].transpose(2, 0, 1),
+        gather_ms=np.array([np.median(taken[k, "gather"]) for k in exits]),
+    )
+
+
+def _part(backbone: Backbone, k: int) -> Any:
+    """Returns ``(variables, carry or inputs) -> (carry, logits)`` of one stage."""
+
+    def run(variables: Any, carry: Any) -> Any:
+        if k == 0:
+            carry = backbone.stem(variables, carry)
+        carry = backbone.stage(k, variables, carry)
+        return carry, backbone.head(k, variables, carry)
+
+    return run
+
+
+def _gather(before: Any, after: Any) -> Any:
+    """Picks samples out of a carry, and pads another, as ``runtime.staged`` does."""
+    size = jax.tree.leaves(before)[0].shape[0]
+    half = -(-size // 2)
+    picked = jax.tree.map(lambda leaf: leaf[jax.numpy.arange(0, size, 2)], before)
+    padded = jax.tree.map(
+        lambda leaf: jax.numpy.pad(
+            leaf[:half], [(0, size - half)] + [(0, 0)] * (leaf.ndim - 1)
+        ),
+        after,
+    )
+    return picked, padded

@@ -1,0 +1,59 @@
+"""The report's directory: ``results.json``, figures, and the tables to print."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from eenet_jax.errors import UserError
+from eenet_jax.files import write_text
+from eenet_jax.report import classes, comparison, figures, frontier, wall
+
+FIGURES = {
+    "frontier.png": figures.save_frontier,
+    "exits.png": figures.save_exits,
+    "comparison.png": comparison.save_comparison,
+    "classes.png": classes.save_classes,
+}
+
+
+def make_output(output: pathlib.Path) -> None:
+    """Makes the report's directory, so that a bad one is refused before any fit.
+
+    Raises:
+      UserError: If it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output={output} cannot be made ({error.strerror}); name a directory "
+            "that you can write to"
+        ) from None
+
+
+def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
+    """Writes ``results.json`` and the figures for which there is something to draw.
+
+    Args:
+      results: What ``evaluate`` returned.
+      output: Directory; made if it is not there. A figure that an earlier report left
+        and that this one has nothing for is removed.
+
+    Returns:
+      The tables to print, and what has been written.
+    """
+    make_output(output)
+    text = json.dumps(results, indent=2, allow_nan=False) + "\n"
+    write_text(output / "results.json", text)
+    written = ["results.json"]
+    for name, save in FIGURES.items():
+        if save(results, output / name):
+            written.append(name)
+        else:
+            (output / name).unlink(missing_ok=True)
+    listed = f"{', '.join(written[:-1])} and {written[-1]} are in {output}"
+    tables = [frontier.table(results)]
+    if "adaptive" in results:
+        tables.append(wall.table(results))
+    return "\n\n".join([*tables, listed])

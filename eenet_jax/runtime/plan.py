@@ -1,0 +1,77 @@
+"""Where gathering the samples that are left pays, by the profile of a device."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from eenet_jax.costs.profile import Profile
+from eenet_jax.runtime.staged import Ladders
+
+LEAST_GAIN = 0.05  # of a stage's time, for a size to be worth its compilation
+
+
+class Plan(NamedTuple):
+    """Sizes to compile, and why.
+
+    Attributes:
+      ladders: For each stage its sizes, as ``adaptive_predict`` takes them.
+      reason: One line for people.
+    """
+
+    ladders: Ladders
+    reason: str
+
+
+def plan_ladders(profile: Profile) -> Plan:
+    """Keeps of the profiled sizes those that save at least 5 % over the next larger.
+
+    A smaller size costs its stage's time and the gathering; the whole batch costs no
+    gathering. Before the first exit everyone is there.
+    """
+    ladders = [(profile.batch_size,)]
+    for times, gather in zip(profile.stage_ms[1:], profile.gather_ms[1:], strict=True):
+        kept, last = [profile.batch_size], times[-1]
+        for size, ms in list(zip(profile.sizes, times, strict=True))[-2::-1]:
+            if ms + gather <= (1 - LEAST_GAIN) * last:
+                kept.append(size)
+                last = ms + gather
+        ladders.append(tuple(reversed(kept)))
+    return Plan(tuple(ladders), _reason(profile, ladders))
+
+
+def _reason(profile: Profile, ladders: list[tuple[int, ...]]) -> str:
+    batch = profile.batch_size
+    if max(map(len, ladders)) > 1:
+        sizes = "; ".join(
+            f"stage {k}: {', '.join(map(str, ladder))}"
+            for k, ladder in enumerate(ladders[1:], 2)
+        )
+        return f"samples that are left are gathered from batches of {batch} ({sizes})"
+    if len(ladders) == 1:
+        return f"whole batches of {batch}: the network has one stage"
+    smallest = profile.stage_ms[1:, 0] + profile.gather_ms[1:]
+    k = int(np.argmin(smallest / profile.stage_ms[1:, -1]))
+    return (
+        f"whole batches of {batch}: gathering does not pay on {profile.device}; at "
+        f"best, stage {k + 2} takes {profile.stage_ms[k + 1, 0]:.3g} ms for "
+        f"{profile.sizes[0]} samples and {profile.gather_ms[k + 1]:.3g} ms to gather "
+        f"them, against {profile.stage_ms[k + 1, -1]:.3g} ms for all"
+    )
+
+
+def ideal_ms(profile: Profile, ladders: Ladders, exit_fraction: np.ndarray) -> float:
+    """Returns the time per sample that a plan cannot beat.
+
+    Args:
+      profile: Of the device.
+      ladders: The plan: stages of one size run on the whole batch, whoever is left.
+      exit_fraction: Share of the samples that leaves at each exit, ``[K]``.
+
+    Returns:
+      Milliseconds: for each stage the share that it must run on, times its time per
+      sample in a whole batch.
+    """
+    there = 1 - np.concatenate([[0], np.cumsum(exit_fraction)[:-1]])
+    whole = np.array([len(ladder) == 1 for ladder in ladders])
+    needed = np.where(whole, there > 1e-12, there)
+    return float(np.sum(needed * profile.per_sample_ms))

@@ -1,0 +1,288 @@
+"""Runs a network with its policy as one program: who has left is computed no further.
+
+Before each stage the samples that are still there are gathered, and ``lax.switch`` runs
+the stage on the smallest size of a static ladder that holds them. Shapes are fixed, so
+the whole is one compiled program without a round trip to the host.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+
+from eenet_jax.backbones.staged import Backbone
+from eenet_jax.distributed import DATA_AXIS
+from eenet_jax.errors import UserError
+from eenet_jax.runtime.checks import check_inputs, check_policy
+from eenet_jax.schedulers.evidence import Evidence
+from eenet_jax.schedulers.policy import Policy
+
+Ladders = tuple[tuple[int, ...], ...]
+
+
+class Prediction(NamedTuple):
+    """Answers to B samples, in the order they were given.
+
+    Attributes:
+      probs: Class probabilities of the exit taken, float32 ``[B, C]``.
+      label: The most probable class, int32 ``[B]``.
+      exit_index: The exit taken, 0-based, int32 ``[B]``.
+      score: The policy's score there, float32 ``[B]``.
+    """
+
+    probs: jax.Array
+    label: jax.Array
+    exit_index: jax.Array
+    score: jax.Array
+
+
+class _State(NamedTuple):
+    """The samples between two exits; those of them that are ``there`` count.
+
+    ``rows`` says which sample of the batch each is, and indexes ``answers``.
+    """
+
+    carry: Any
+    trail: Any
+    rows: jax.Array
+    there: jax.Array
+    answers: tuple[jax.Array, jax.Array, jax.Array]  # logits, exit, score
+
+
+def default_ladders(num_exits: int, batch_size: int) -> Ladders:
+    """Returns eighths of the batch, rounded up, for every stage but the first.
+
+    Args:
+      num_exits: K.
+      batch_size: B, of one device.
+    """
+    eighths = sorted({-(-batch_size * i // 8) for i in range(1, 9)})
+    return ((batch_size,), *(tuple(eighths),) * (num_exits - 1))
+
+
+def adaptive_predict(
+    backbone: Backbone,
+    variables: Any,
+    policy: Policy,
+    x: Any,
+    *,
+    ladders: Ladders | None = None,
+    latest_exit: Any = None,
+    mesh: Mesh | None = None,
+    check: bool = True,
+) -> Prediction:
+    """Answers a batch, each sample at the first exit where the policy lets it leave.
+
+    One compiled program for a network, a batch size and ladders. Other policies of the
+    same scheduler (another budget) and other ``latest_exit`` need no new one.
+
+    Args:
+      backbone: The network.
+      variables: Its variables.
+      policy: For this network's exits and classes.
+      x: float32 ``[B, H, W, 3]``, normalised, or ``{"ids": int32 [B, T], "mask":
+        [B, T]}``.
+      ladders: For each stage the sizes that it is compiled for, increasing, the last B
+        (with ``mesh`` the batch of one device). None for ``default_ladders``.
+      latest_exit: A hard limit: the last exit (0-based) that each sample may wait for,
+        int ``[B]`` or one for all; None for the network's last.
+      mesh: Spreads the batch over its data axis; each device gathers its own samples.
+      check: Whether to look for NaN and infinity in ``x`` first, which waits for it.
+
+    Raises:
+      UserError: If the policy, the inputs, the ladders or the limits do not fit.
+    """
+    check_policy(backbone, policy)
+    batch_size = check_inputs(backbone, x, finite=check)
+    devices = mesh.shape[DATA_AXIS] if mesh is not None else 1
+    if batch_size % devices:
+        raise UserError(
+            f"a batch of {batch_size} cannot be spread over {devices} devices; pad it "
+            f"to {-(-batch_size // devices) * devices}"
+        )
+    if ladders is None:
+        ladders = default_ladders(backbone.num_exits, batch_size // devices)
+    _check_ladders(ladders, backbone.num_exits, batch_size // devices)
+    limit = _limits(latest_exit, batch_size, backbone.num_exits)
+    return program(backbone, ladders, mesh)(variables, policy, x, limit)
+
+
+@functools.cache
+def program(backbone: Backbone, ladders: Ladders, mesh: Mesh | None):
+    """Returns the jitted ``(variables, policy, x, latest_exit [B]) -> Prediction``.
+
+    What ``adaptive_predict`` runs once it has checked its arguments.
+    """
+    run = functools.partial(run_batch, backbone, ladders)
+    if mesh is not None:
+        whole, shard = PartitionSpec(), PartitionSpec(DATA_AXIS)
+        specs = (whole, whole, shard, shard)
+        run = jax.shard_map(
+            run, mesh=mesh, in_specs=specs, out_specs=shard, check_vma=False
+        )
+    return jax.jit(run)
+
+
+def run_batch(
+    backbone: Backbone,
+    ladders: Ladders,
+    variables: Any,
+    policy: Policy,
+    x: Any,
+    latest_exit: jax.Array,
+) -> Prediction:
+    """Runs a batch through all stages; pure, see ``adaptive_predict``."""
+    batch_size = len(latest_exit)
+    state = _State(
+        carry=backbone.stem(variables, x),
+        trail=policy.init_trail(batch_size),
+        rows=jnp.arange(batch_size, dtype=jnp.int32),
+        there=jnp.ones(batch_size, bool),
+        answers=(
+            jnp.zeros((batch_size, backbone.num_classes), jnp.float32),
+            jnp.zeros(batch_size, jnp.int32),
+            jnp.zeros(batch_size, jnp.float32),
+        ),
+    )
+    for k, ladder in enumerate(ladders):
+        visit = functools.partial(_visit, backbone, variables, policy, latest_exit, k)
+        if k == 0:  # everyone is there
+            state = visit(batch_size, state)
+            continue
+        sizes = (0, *ladder)
+        rung = jnp.searchsorted(jnp.array(sizes, jnp.int32), jnp.sum(state.there))
+        branches = [functools.partial(visit, size) for size in sizes]
+        state = jax.lax.switch(rung, branches, state)
+    logits, exit_index, score = state.answers
+    label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return Prediction(jax.nn.softmax(logits), label, exit_index, score)
+
+
+def _visit(
+    backbone: Backbone,
+    variables: Any,
+    policy: Policy,
+    latest_exit: jax.Array,
+    k: int,
+    size: int,
+    state: _State,
+) -> _State:
+    """Runs stage ``k`` and its exit on ``size`` places, enough for all that are there.
+
+    The result has B places whatever the size: branches of a switch have equal shapes.
+    """
+    batch_size = len(latest_exit)
+    if size == 0:
+        whole = functools.partial(
+            _visit, backbone, variables, policy, latest_exit, k, batch_size
+        )
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(whole, state)
+        )
+        return zeros._replace(answers=state.answers)
+
+    carry, trail, rows, there, answers = state
+    if size < batch_size:
+        place = places(there, size)
+        carry, trail, rows = jax.tree.map(lambda leaf: leaf[place], state[:3])
+        there = jnp.arange(size) < jnp.sum(there)
+    carry, trail, score, answer, leaves = take_exit(
+        backbone, variables, policy, k, carry, trail, latest_exit[rows]
+    )
+    left = jnp.where(there & leaves, rows, batch_size)  # beyond the end: dropped
+    answers = tuple(
+        of_all.at[left].set(ours, mode="drop")
+        for of_all, ours in zip(answers, (answer, k, score), strict=True)
+    )
+    if k == backbone.num_exits - 1:  # latest_exit is at most k: everyone has left
+        carry, trail = (), ()
+    between = (carry, trail, rows, there & ~leaves)
+    between = jax.tree.map(lambda leaf: pad_rows(leaf, batch_size), between)
+    return _State(*between, answers)
+
+
+def take_exit(
+    backbone: Backbone,
+    variables: Any,
+    policy: Policy,
+    k: int,
+    carry: Any,
+    trail: Any,
+    latest_exit: jax.Array,
+) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array]:
+    """Runs stage ``k`` and asks the policy who may leave.
+
+    Args:
+      backbone: The network.
+      variables: Its variables.
+      policy: The policy.
+      k: Stage and exit, 0-based.
+      carry: Before the stage, leaves ``[S, ...]``.
+      trail: The policy's, likewise.
+      latest_exit: The last exit that each sample may wait for, int ``[S]``.
+
+    Returns:
+      Carry and trail behind the exit, scores ``[S]``, the logits of the answers
+      ``[S, C]``, and who leaves, bool ``[S]``.
+    """
+    carry = backbone.stage(k, variables, carry)
+    evidence = Evidence(
+        backbone.head(k, variables, carry),
+        lambda: backbone.exit_features(k, variables, carry),
+    )
+    answer = policy.output(k, evidence.logits, trail)
+    score, trail = policy.step(k, evidence, trail)
+    leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
+    return carry, trail, score, answer, leaves
+
+
+def places(there: jax.Array, size: int) -> jax.Array:
+    """Returns the indices of the True values, in order, padded with 0 to ``size``."""
+    rank = jnp.cumsum(there, dtype=jnp.int32) - 1
+    target = jnp.where(there, rank, size)
+    numbers = jnp.arange(len(there), dtype=jnp.int32)
+    return jnp.zeros(size, jnp.int32).at[target].set(numbers, mode="drop")
+
+
+def pad_rows(leaf: jax.Array, size: int) -> jax.Array:
+    """Appends rows of zeros up to ``size``."""
+    missing = [(0, size - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)
+    return jnp.pad(leaf, missing)
+
+
+def _limits(latest_exit: Any, batch_size: int, num_exits: int) -> jax.Array:
+    if latest_exit is None:
+        return jnp.full(batch_size, num_exits - 1, jnp.int32)
+    if isinstance(latest_exit, jax.core.Tracer):
+        return jnp.broadcast_to(latest_exit, batch_size).astype(jnp.int32)
+    limits = np.asarray(latest_exit)
+    if limits.shape not in ((), (batch_size,)) or limits.dtype.kind not in "iu":
+        raise UserError(
+            f"latest_exit is {limits.dtype} of shape {limits.shape}; give one integer, "
+            f"or one for each of the {batch_size} samples"
+        )
+    outside = (limits < 0) | (limits >= num_exits)
+    if outside.any():
+        raise UserError(
+            f"latest_exit={limits[outside].flat[0]} is no exit; the network's are 0 to "
+            f"{num_exits - 1}"
+        )
+    return jnp.broadcast_to(jnp.asarray(limits, jnp.int32), (batch_size,))
+
+
+def _check_ladders(ladders: Ladders, num_exits: int, batch_size: int) -> None:
+    for k, ladder in enumerate(ladders):
+        increasing = all(a < b for a, b in zip(ladder, ladder[1:], strict=False))
+        if not ladder or ladder[0] < 1 or ladder[-1] != batch_size or not increasing:
+            raise UserError(
+                f"ladders[{k}]={ladder} must increase from 1 or more and end with the "
+                f"batch of one device, {batch_size}"
+            )
+    if len(ladders) != num_exits:
+        raise UserError(
+            f"ladders has {len(ladders)} entries, the network {num_exits} stages; give "
+            "one for each"
+        )
