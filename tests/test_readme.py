@@ -85,8 +85,16 @@ def test_python_block_on_weights_runs(shared, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_python_block_on_policies_runs(workdir, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("block", [1, 2], ids=["running", "replaying"])
+def test_python_block_on_policies_runs(block, workdir, monkeypatch, capsys) -> None:
     monkeypatch.chdir(workdir)
-    exec(compile(blocks("python")[1], "README.md", "exec"), {})
-    accuracy, cost, *_ = capsys.readouterr().out.split()
-    assert float(accuracy) > 0.9 and float(cost) <= 2.0
+    names = {}
+    exec(compile(blocks("python")[block], "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    if block == 1:
+        assert names["found"].label.shape == (64,) and printed.split()[-1] in "01"
+        right = names["found"].label == names["run"].dataset.test.labels[:64]
+        assert right.mean() > 0.95
+    else:
+        accuracy, cost, *_ = printed.split()
+        assert float(accuracy) > 0.9 and float(cost) <= 2.0

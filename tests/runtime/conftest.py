@@ -1,18 +1,9 @@
 """The network and the policies that are run."""
 
-import jax
 import pytest
 from adaptive_cases import SCORERS, Network, make_network, policy_of
 
 from eenet_jax.schedulers.policy import Policy
-
-
-@pytest.fixture(scope="package", autouse=True)
-def quick_compilation():
-    """These programs are large and run for milliseconds."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="package")

@@ -1,0 +1,142 @@
+"""Does the compiled policy really save, and how near is it to the ideal?
+
+    python -m benchmarks.adaptive [--models=resnet56_3] [--batch_sizes=256]
+
+For each network, batch size and mix of exits: the wall time of a batch under a policy
+that lets these shares leave, of the full network, and the ideal: for each stage the
+share that is left times its profiled time in a whole batch. The three take turns.
+Weights are fresh; thresholds are set on the batch's own scores, so shares are exact.
+Also: what compiling the program took, and exit 0 alone beside its own compiled prefix
+when everyone leaves there.
+"""
+
+import argparse
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+
+from eenet_jax import backbones, memory
+from eenet_jax.costs.profile import measure_profile
+from eenet_jax.runtime.plan import ideal_ms, plan_ladders
+from eenet_jax.runtime.staged import program
+from eenet_jax.schedulers.evidence import max_prob
+from eenet_jax.schedulers.policy import Policy
+
+MIXES = "0.25,0.25,0.5;0.5,0.25,0.25;0.75,0.15,0.1"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="resnet56_3")
+    parser.add_argument("--batch_sizes", default="256")
+    parser.add_argument("--mixes", default=MIXES, help="shares of the exits; ...")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--num_classes", type=int, default=10)
+    parser.add_argument("--image_size", type=int, default=0, help="0: the network's")
+    parser.add_argument("--dtype", default="float32", help="or bfloat16")
+    args = parser.parse_args()
+    if jax.default_backend() == "cpu":
+        memory.keep_freed()
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"jax {jax.__version__}, jaxlib {jaxlib.__version__} on "
+        f"{jax.devices()[0].device_kind}, {cores} cores, {args.dtype}"
+    )
+    for name in args.models.split(","):
+        for batch_size in map(int, args.batch_sizes.split(",")):
+            measure(name, batch_size, args)
+
+
+def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
+    """Times one network at one batch size and prints a block."""
+    backbone = backbones.build(name, num_classes=args.num_classes, dtype=args.dtype)
+    side = args.image_size or backbone.module.image_size
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((batch_size, side, side, 3)), jnp.float32)
+    variables = jax.jit(backbone.init)(jax.random.key(0), x[:1])
+    logits = jax.jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
+    scores = np.asarray(max_prob(logits))
+    profile = measure_profile(backbone, variables, x, repeats=args.repeats)
+    plan = plan_ladders(profile)
+    print(f"\n{name}, batch {batch_size}: {plan.reason}")
+    last = backbone.num_exits - 1
+    full = jax.jit(lambda v, x: _prefix(backbone, v, x, last))
+    first = jax.jit(lambda v, x: _prefix(backbone, v, x, 0))
+    run = program(backbone, plan.ladders, None)
+    latest = jnp.full(batch_size, last, jnp.int32)
+    mixes = [
+        [float(share) for share in mix.split(",")] for mix in args.mixes.split(";")
+    ]
+    everyone = [1.0] + [0.0] * last
+    policies = [thresholds_for(scores, mix) for mix in (*mixes, everyone)]
+
+    start = time.perf_counter()
+    run.lower(variables, policies[0], x, latest).compile()
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    full.lower(variables, x).compile()
+    whole = time.perf_counter() - start
+    rungs = sum(map(len, plan.ladders))
+    print(
+        f"  compiled in {seconds:.1f} s ({rungs} sizes), the full network {whole:.1f} s"
+    )
+
+    timed = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
+    for i, policy in enumerate(policies):
+        timed[i] = lambda policy=policy: run(variables, policy, x, latest)
+    times: dict = {what: [] for what in timed}
+    for repeat in range(args.repeats + 2):
+        for what, function in timed.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            if repeat >= 2:
+                times[what].append(1e3 * (time.perf_counter() - start))
+    medians = {what: float(np.median(values)) for what, values in times.items()}
+    for i, policy in enumerate(policies):
+        found = np.asarray(run(variables, policy, x, latest).exit_index)
+        shares = np.bincount(found, minlength=last + 1) / batch_size
+        ideal = ideal_ms(profile, plan.ladders, shares) * batch_size
+        print(
+            f"  shares {' '.join(f'{share:.2f}' for share in shares)}: "
+            f"{medians[i]:.2f} ms, ideal {ideal:.2f}, full {medians['full']:.2f}; "
+            f"ratio wall / ideal: {medians[i] / ideal:.2f}, "
+            f"full / wall: {medians['full'] / medians[i]:.2f}"
+        )
+    ratio = medians[len(policies) - 1] / medians["first"]
+    print(f"  ratio exit 0 for all / its own prefix: {ratio:.2f}")
+
+
+def thresholds_for(scores: np.ndarray, mix: list[float]) -> Policy:
+    """Returns the policy on max probability by which these shares of a batch leave.
+
+    Args:
+      scores: ``[K, B]``.
+      mix: Share that leaves at each of the first exits; the rest at the last.
+    """
+    num_exits, batch_size = scores.shape
+    there, thresholds = np.ones(batch_size, bool), []
+    for k in range(num_exits - 1):
+        share = mix[k] if k < len(mix) - 1 or len(mix) == num_exits else 0.0
+        count = min(round(share * batch_size), int(there.sum()))
+        ordered = np.sort(scores[k][there])[::-1]
+        threshold = ordered[count - 1] if count else np.inf
+        thresholds.append(threshold)
+        there &= scores[k] < threshold
+    return Policy("max_prob", {}, jnp.array([*thresholds, -np.inf], jnp.float32))
+
+
+def _prefix(backbone, variables, x, last: int) -> jax.Array:
+    """Computes exit ``last`` and no other."""
+    carry = backbone.stem(variables, x)
+    for k in range(last + 1):
+        carry = backbone.stage(k, variables, carry)
+    return backbone.head(last, variables, carry)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A trained run, evaluated by really running its policies."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from eenet_jax import adaptive, evaluation, trained
+from eenet_jax.costs.profile import load_profile
+from eenet_jax.errors import UserError
+from eenet_jax.report.files import write_report
+from eenet_jax.training import loop
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("adaptive") / "run"
+
+
+@pytest.mark.slow
+def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, root):
+    loop.train(small_config(train__epochs=4, eval__batch_size=64), workdir)
+    predictions = trained.workdir_predictions(workdir)
+    results = evaluation.evaluate(
+        predictions,
+        schedulers=["maxprob_opt", "pabee"],
+        budgets=np.linspace(predictions.costs[0], predictions.costs[-1], 3),
+        key=jax.random.key(0),
+        run=adaptive.runner(workdir, "best", predictions, None),
+    )
+    assert len(results["records"]) == 6
+    for record in results["records"]:
+        assert record["decided_otherwise"] == 0
+        assert record["adaptive_accuracy"] == pytest.approx(
+            record["test_accuracy"], abs=1e-3
+        )
+        for name in ("wall", "full_wall", "ideal_wall"):
+            assert record[f"{name}_ms_per_sample"] > 0
+        assert record["batch_ms"]["p50"] <= record["batch_ms"]["p99"]
+    text = write_report(results, tmp_path)
+    assert "full/wall" in text and "Wall time on" in text
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored["adaptive"]["batch_size"] == 64
+    assert len(stored["adaptive"]["exits_alone"]) == len(predictions.costs)
+
+    file = tmp_path / "profile.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "eenet_jax.runtime.profile", f"--workdir={workdir}"]
+        + [f"--out={file}", "--batch_size=16", "--repeats=2"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "stage 2" in done.stdout and str(file) in done.stdout
+    run = trained.load_trained(workdir)
+    profile = load_profile(file, run.backbone)
+    timed, details = trained.predictions_with_cost(
+        workdir, "best", "latency_ms", latency_batch_size=1, profile=str(file)
+    )
+    assert timed.cost_unit == "latency_ms" and details["batch_size"] == 16
+    np.testing.assert_allclose(timed.costs, profile.exit_costs().costs)
+    with pytest.raises(UserError, match="none.json cannot be read"):
+        adaptive.runner(workdir, "best", predictions, str(tmp_path / "none.json"))
