@@ -23,12 +23,17 @@ import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
-# What is compiled in this process runs for milliseconds.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 flags.FLAGS.mark_as_parsed()
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Compiles networks quickly, for they run for milliseconds; fits run longer."""
+    networks = item.path.parent.name in ("backbones", "costs", "runtime", "training")
+    jax.config.update("jax_disable_most_optimizations", networks)
 
 
 @pytest.fixture
