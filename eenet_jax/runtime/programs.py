@@ -84,12 +84,16 @@ def lower_stages(
 
         try:
             pieces.append(_serialised(piece, platforms, weights, given))
-            carry = jax.eval_shape(lambda *a, step=step: step(*a)[1], weights, given)
-            given, given_tree = jax.tree.flatten(carry)
+        except UserError:
+            raise
         except Exception as error:  # whatever an operation does not know to do
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            left = backbone.num_exits - k  # no later stage knows its inputs either
-            return [*pieces, *[f"stage {k}: {reason}"] * left]
+            pieces.append(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        try:
+            carry = jax.eval_shape(lambda *a, step=step: step(*a)[1], weights, given)
+        except Exception:  # the stage itself: no later one knows its inputs
+            reason = f"stage {k} before it: {pieces[-1]}"
+            return pieces + [reason] * (backbone.num_exits - k - 1)
+        given, given_tree = jax.tree.flatten(carry)
     return pieces
 
 

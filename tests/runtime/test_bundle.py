@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,18 +117,34 @@ def test_stages_run_one_by_one_for_any_batch(network, bundle):
         bundle.stage(3)
 
 
-def test_stages_that_need_a_number_are_left_out_with_the_reason(bundle):
-    class Counts(Layer):
-        def __call__(self, carry, train=False):
-            return [carry for _ in range(carry["x"].shape[0])][0]
+class Counts(Layer):
+    """Needs the batch size as a number, while it is being traced."""
 
-    module = StagedModule(Layer(8), (Layer(8), Counts(8)), (Layer(4, 3.0),) * 2)
-    backbone = Backbone("counts", 2, 4, "float32", module)
-    x = jnp.zeros((1, 2, 2, 3))
-    variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
-    first, second = programs.lower_stages(backbone, variables, x, ("cpu",))
-    assert isinstance(first, bytes) and second.startswith("stage 1: TypeError: ")
-    entry = {"file": None, "stage": 0, "length": None, "reason": second}
+    def __call__(self, carry, train=False):
+        return [carry for _ in range(carry["x"].shape[0])][0]
+
+
+class CountsInHead(Layer):
+    @nn.compact
+    def __call__(self, carry, train=False):
+        return nn.Dense(self.width)(Counts(1)(carry)["x"])
+
+
+def test_stages_that_need_a_number_are_left_out_with_the_reason(bundle):
+    def lowered(stages, heads):
+        module = StagedModule(Layer(8), stages, heads)
+        backbone = Backbone("counts", 3, 4, "float32", module)
+        x = jnp.zeros((1, 2, 2, 3))
+        variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
+        return programs.lower_stages(backbone, variables, x, ("cpu",))
+
+    layer, head = Layer(8), Layer(4, 3.0)
+    first, *others = lowered((layer, Counts(8), layer), (head, head, head))
+    assert isinstance(first, bytes) and others[0].startswith("TypeError: ")
+    assert others[1] == f"stage 1 before it: {others[0]}"
+    kinds = map(type, lowered((layer, layer, layer), (head, CountsInHead(4), head)))
+    assert list(kinds) == [bytes, str, bytes]
+    entry = {"file": None, "stage": 0, "length": None, "reason": others[0]}
     without = {**bundle.manifest, "stages": [entry]}
     with pytest.raises(UserError, match="could not be exported .*TypeError"):
         dataclasses.replace(bundle, manifest=without).stage(0)
