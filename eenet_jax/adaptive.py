@@ -13,7 +13,7 @@ from eenet_jax.data import inputs
 from eenet_jax.measure import Run
 from eenet_jax.predictions import Predictions
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
-from eenet_jax.runtime.simulate import simulate
+from eenet_jax.runtime.replay import simulate
 from eenet_jax.runtime.staged import program
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.stopwatch import Stopwatch

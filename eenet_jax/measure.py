@@ -8,7 +8,7 @@ import numpy as np
 
 from eenet_jax import metrics
 from eenet_jax.predictions import Predictions, Split
-from eenet_jax.runtime.simulate import Decisions, simulate
+from eenet_jax.runtime.replay import Decisions, simulate
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.policy import Policy
 

@@ -82,7 +82,7 @@ class StridedHead(nn.Module):
             x = conv(32, 3, stride=2, dtype=self.dtype, name=f"conv{i}")(x)
             x = relu(batch_norm(train, dtype=self.dtype, name=f"bn{i}")(x))
         x = adaptive_avg_pool(x, 4)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # PyTorch's order: D, H, W
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # PyTorch's order: D, H, W
         return Linear(self.num_classes, self.dtype, name="linear")(x)
 
 

@@ -99,7 +99,7 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
         x = adaptive_avg_pool(carry, self.pool)
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # PyTorch's order: D, H, W
+        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # PyTorch's order: D, H, W
         for i in range(2):
             x = relu(Linear(self.hidden, self.dtype, name=f"linear{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.distributed import DATA_AXIS
 from eenet_jax.errors import UserError
+from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_inputs, check_policy
 from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.policy import Policy
@@ -105,7 +105,7 @@ def adaptive_predict(
         )
     if ladders is None:
         ladders = default_ladders(backbone.num_exits, batch_size // devices)
-    _check_ladders(ladders, backbone.num_exits, batch_size // devices)
+    check_ladders(ladders, backbone.num_exits, batch_size // devices)
     limit = _limits(latest_exit, batch_size, backbone.num_exits)
     return program(backbone, ladders, mesh)(variables, policy, x, limit)
 
@@ -254,26 +254,13 @@ def pad_rows(leaf: jax.Array, size: int) -> jax.Array:
 
 
 def _limits(latest_exit: Any, batch_size: int, num_exits: int) -> jax.Array:
-    if latest_exit is None:
-        return jnp.full(batch_size, num_exits - 1, jnp.int32)
     if isinstance(latest_exit, jax.core.Tracer):
         return jnp.broadcast_to(latest_exit, batch_size).astype(jnp.int32)
-    limits = np.asarray(latest_exit)
-    if limits.shape not in ((), (batch_size,)) or limits.dtype.kind not in "iu":
-        raise UserError(
-            f"latest_exit is {limits.dtype} of shape {limits.shape}; give one integer, "
-            f"or one for each of the {batch_size} samples"
-        )
-    outside = (limits < 0) | (limits >= num_exits)
-    if outside.any():
-        raise UserError(
-            f"latest_exit={limits[outside].flat[0]} is no exit; the network's are 0 to "
-            f"{num_exits - 1}"
-        )
-    return jnp.broadcast_to(jnp.asarray(limits, jnp.int32), (batch_size,))
+    return jnp.asarray(check_limits(latest_exit, batch_size, num_exits))
 
 
-def _check_ladders(ladders: Ladders, num_exits: int, batch_size: int) -> None:
+def check_ladders(ladders: Ladders, num_exits: int, batch_size: int) -> None:
+    """Raises a UserError if ladders are not for this network and batch of a device."""
     for k, ladder in enumerate(ladders):
         increasing = all(a < b for a, b in zip(ladder, ladder[1:], strict=False))
         if not ladder or ladder[0] < 1 or ladder[-1] != batch_size or not increasing:

@@ -49,7 +49,7 @@ def test_decides_as_the_replay(network, policy):
     check(network, policy, shuffled, predict(network, policy, shuffled))
 
 
-@pytest.mark.parametrize("size", [1, 7])
+@pytest.mark.parametrize("size", [1, pytest.param(7, marks=pytest.mark.slow)])
 def test_small_batches(network, size):
     policy = policy_of("max_prob", network)
     for start in (0, 20, 40):

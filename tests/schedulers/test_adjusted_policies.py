@@ -10,7 +10,7 @@ import pytest
 from eenet_jax import schedulers
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions, Split
-from eenet_jax.runtime.simulate import simulate
+from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import Adjustment, Policy, load_policy, save_policy
 from eenet_jax.schedulers.adjust import adjust_split, fit_temperature
 from eenet_jax.schedulers.evidence import Evidence

@@ -6,7 +6,7 @@ import pytest
 
 from eenet_jax import schedulers
 from eenet_jax.predictions import Predictions, Split
-from eenet_jax.runtime.simulate import simulate
+from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers.bounds import clairvoyant
 
 

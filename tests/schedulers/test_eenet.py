@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from eenet_jax import schedulers
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions, Split
-from eenet_jax.runtime.simulate import simulate
+from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import Policy, eenet, eenet_model, eenet_published
 from eenet_jax.schedulers.eenet_model import DEFAULT_RECIPE, Recipe
 from eenet_jax.schedulers.scorers import linear_inputs, logit_inputs
