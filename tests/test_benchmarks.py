@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 FLAGS = {
-    "train_chunk": [
-        "--depth=8",
-        "--size=4",
-        "--batch_size=4",
-        "--steps=2",
-        "--repeats=1",
-    ],
     "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
-    "ablation": ["some.npz", "--seeds=1"],
     "guarantees": ["some.npz", "--draws=3", "--samples=50"],
-    "scheduler_fit": ["some.npz", "--repeats=1"],
     "make_predictions": ["digits_k6", "--data_dir=.", "--out=made"],
     "adaptive": ["--models=resnet8_2ee", "--batch_sizes=4", "--repeats=1"],
     "train_step": ["--models=resnet8_2ee", "--batch_size=4", "--repeats=1"],
@@ -31,11 +22,8 @@ FLAGS = {
     ],
 }
 PRINTED = {
-    "train_chunk": "ratio",
     "equal_cost": "errors / maxprob_opt",
-    "ablation": "stopping alone",
     "guarantees": "used / normal",
-    "scheduler_fit": "ratio",
     "make_predictions": "digits_k6",
     "adaptive": "ratio wall / ideal",
     "train_step": "ratio our step / our forward",

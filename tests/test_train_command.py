@@ -21,7 +21,6 @@ SMALL = [
     "--config.model.name=cifar_resnet",
     "--config.model.exits=(1,)",
     "--config.model.options.depth=8",
-    "--config.model.options.width=4",
     "--config.data.flip=True",
     "--config.train.epochs=6",
     "--config.train.eval_epochs=1",
