@@ -7,7 +7,7 @@
         --config.init_from=MINILM --config.data.tokenizer=MINILM \
         --workdir=runs/sst2_minilm
 
-and then, on the whole sentences, of which none is in those phrases:
+and then, on the whole sentences (5 of the 1,821 for testing are among those phrases):
 
     python evaluate.py --config=configs/sst2_minilm.py --config.data.dir=DIR \
         --config.init_from=runs/sst2_minilm --config.data.tokenizer=MINILM \

@@ -74,62 +74,76 @@ def run_policies(
     Returns:
       For each policy the fields that its record gets, and what holds for all.
     """
-    backbone, dataset = trained.backbone, trained.dataset
+    backbone, labels = trained.backbone, trained.dataset.test.labels
+    num_exits = backbone.num_exits
     plan = plan_ladders(profile)
-    runs: list[Callable[[Any], Any]] = [
-        _alone(backbone, trained.variables, k) for k in range(backbone.num_exits)
-    ]
     compiled = program(backbone, plan.ladders, None)
-    latest = np.full(profile.batch_size, backbone.num_exits - 1, np.int32)
+    latest = np.full(profile.batch_size, num_exits - 1, np.int32)
+    runs = [_alone(backbone, trained.variables, k) for k in range(num_exits)]
     runs += [
         lambda x, policy=policy: compiled(trained.variables, policy, x, latest)
         for policy in map(jax.device_put, policies)
     ]
-    watches = [Stopwatch() for _ in runs]
-    num_samples = len(dataset.test.labels)
-    exits = np.zeros((len(policies), num_samples), np.int32)
-    labels = np.zeros_like(exits)
-    prepare = jax.jit(inputs.prepare_eval(dataset))
-    batches = inputs.eval_batches(
-        dataset, dataset.test, profile.batch_size, trained.config.data.num_workers
-    )
-    count = inputs.num_eval_batches(dataset, dataset.test, profile.batch_size)
-    progress, seen = Progress(count, 0, "batch"), set()
-    for batch in batches:
-        x = jax.block_until_ready(prepare(batch.inputs))
-        shape = str(jax.tree.map(np.shape, x))
-        real = batch.mask.astype(bool)
-        for i, (run, watch) in enumerate(zip(runs, watches, strict=True)):
-            if shape not in seen:
-                jax.block_until_ready(run(x))
-            answers = watch.time(run, x, samples=int(real.sum()))
-            if i >= backbone.num_exits:
-                rows = (i - backbone.num_exits, batch.rows[real])
-                exits[rows] = np.asarray(answers.exit_index)[real]
-                labels[rows] = np.asarray(answers.label)[real]
-        seen.add(shape)
-        progress.update(1, "adaptive")
-    progress.close()
-    alone = [watch.summary() for watch in watches[: backbone.num_exits]]
+    watches, answers = _take_turns(trained, runs, profile.batch_size)
+    times = [watch.summary() for watch in watches]
     records = []
-    for policy, own_exits, own_labels, watch in zip(
-        policies, exits, labels, watches[backbone.num_exits :], strict=True
+    for policy, timed, found in zip(
+        policies, times[num_exits:], answers[num_exits:], strict=True
     ):
-        shares = np.bincount(own_exits, minlength=backbone.num_exits) / num_samples
-        timed = watch.summary()
+        exits, answered = found.exit_index, found.label
+        shares = np.bincount(exits, minlength=num_exits) / len(labels)
         records.append(
             {
                 "wall_ms_per_sample": timed["ms_per_sample"],
-                "full_wall_ms_per_sample": alone[-1]["ms_per_sample"],
+                "full_wall_ms_per_sample": times[num_exits - 1]["ms_per_sample"],
                 "ideal_wall_ms_per_sample": ideal_ms(profile, plan.ladders, shares),
                 "device": profile.device,
                 "batch_ms": timed["batch_ms"],
                 "samples_per_second": timed["samples_per_second"],
-                "adaptive_accuracy": float((own_labels == dataset.test.labels).mean()),
-                **_agreement(policy, predictions, own_exits, own_labels),
+                "adaptive_accuracy": float((answered == labels).mean()),
+                **_agreement(policy, predictions, exits, answered),
             }
         )
-    return records, _common(profile, plan, alone)
+    return records, _common(profile, plan, times[:num_exits])
+
+
+def _take_turns(
+    trained: Trained, runs: Sequence[Callable[[Any], Any]], batch_size: int
+) -> tuple[list[Stopwatch], list[Any]]:
+    """Calls every function on every batch of the test part.
+
+    Returns:
+      Their times, and what each returned for the whole test part, NumPy arrays in its
+      order.
+    """
+    dataset = trained.dataset
+    watches = [Stopwatch() for _ in runs]
+    answers: list[list[Any]] = [[] for _ in runs]
+    order = []
+    prepare, seen = jax.jit(inputs.prepare_eval(dataset)), set()
+    count = inputs.num_eval_batches(dataset, dataset.test, batch_size)
+    progress = Progress(count, 0, "batch")
+    for batch in inputs.eval_batches(
+        dataset, dataset.test, batch_size, trained.config.data.num_workers
+    ):
+        x = jax.block_until_ready(prepare(batch.inputs))
+        shape = str(jax.tree.map(np.shape, x))
+        real = batch.mask.astype(bool)
+        order.append(batch.rows[real])
+        for run, watch, parts in zip(runs, watches, answers, strict=True):
+            if shape not in seen:
+                jax.block_until_ready(run(x))
+            found = watch.time(run, x, samples=int(real.sum()))
+            parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[real], found))  # noqa: B023
+        seen.add(shape)
+        progress.update(1, "adaptive")
+    progress.close()
+    place = np.argsort(np.concatenate(order))  # texts come by length
+    whole = [
+        jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
+        for parts in answers
+    ]
+    return watches, whole
 
 
 def _alone(backbone, variables, last: int) -> Callable[[Any], Any]:
