@@ -11,7 +11,7 @@ FLAGS = {
     "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
     "guarantees": ["some.npz", "--draws=3", "--samples=50"],
     "make_predictions": ["digits_k6", "--data_dir=.", "--out=made"],
-    "adaptive": ["--models=resnet8_2ee", "--batch_sizes=4", "--repeats=1"],
+    "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--mixes=0.5,0.5"],
     "train_step": ["--models=resnet8_2ee", "--batch_size=4", "--repeats=1"],
     "input_wait": [
         "--images=40",

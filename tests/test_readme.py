@@ -81,7 +81,7 @@ def test_python_block_on_weights_runs(shared, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(compile(blocks("python")[0], "README.md", "exec"), names)
-    assert names["logits"].shape == (1, 8, 10)
+    assert names["logits"].shape == (3, 8, 10)
 
 
 @pytest.mark.slow

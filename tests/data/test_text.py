@@ -252,7 +252,6 @@ assert "tensorflow" not in sys.modules
     [
         ("sst2", [62_349, 5000, 872]),
         ("sst2_sentence", [6920, 872, 1821]),
-        ("ag_news_subset", [14_628, 10_000, 7600]),
     ],
 )
 def test_real_sets(shared, tmp_path, tokenizer, name, sizes):
