@@ -9,10 +9,7 @@ import pytest
 
 FLAGS = {
     "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
-    "guarantees": ["some.npz", "--draws=3", "--samples=50"],
-    "make_predictions": ["digits_k6", "--data_dir=.", "--out=made"],
     "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--mixes=0.5,0.5"],
-    "train_step": ["--models=resnet8_2ee", "--batch_size=4", "--repeats=1"],
     "input_wait": [
         "--images=40",
         "--workers=0,1",
@@ -23,10 +20,7 @@ FLAGS = {
 }
 PRINTED = {
     "equal_cost": "errors / maxprob_opt",
-    "guarantees": "used / normal",
-    "make_predictions": "digits_k6",
     "adaptive": "ratio wall / ideal",
-    "train_step": "ratio our step / our forward",
     "input_wait": "from memory",
 }
 
