@@ -9,7 +9,7 @@ import pytest
 
 FLAGS = {
     "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
-    "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--mixes=0.5,0.5"],
+    "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--repeats=1"],
     "input_wait": [
         "--images=40",
         "--workers=0,1",

@@ -92,9 +92,9 @@ def test_python_block_on_policies_runs(block, workdir, monkeypatch, capsys) -> N
     exec(compile(blocks("python")[block], "README.md", "exec"), names)
     printed = capsys.readouterr().out
     if block == 1:
-        assert names["found"].label.shape == (64,) and printed.split()[-1] in "01"
-        right = names["found"].label == names["run"].dataset.test.labels[:64]
-        assert right.mean() > 0.95
+        right = names["found"].label == names["run"].dataset.test.labels[:4]
+        assert right.shape == (4,) and right.sum() >= 3
+        assert printed.split()[-1] in "01"
     else:
         accuracy, cost, *_ = printed.split()
         assert float(accuracy) > 0.9 and float(cost) <= 2.0

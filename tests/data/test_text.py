@@ -250,7 +250,6 @@ assert "tensorflow" not in sys.modules
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("sst2", [62_349, 5000, 872]),
         ("sst2_sentence", [6920, 872, 1821]),
     ],
 )

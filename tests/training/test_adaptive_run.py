@@ -22,7 +22,7 @@ def workdir(tmp_path_factory):
 
 @pytest.mark.slow
 def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, root):
-    loop.train(small_config(train__epochs=4, eval__batch_size=64), workdir)
+    loop.train(small_config(train__epochs=4, eval__batch_size=8), workdir)
     predictions = trained.workdir_predictions(workdir)
     results = evaluation.evaluate(
         predictions,
@@ -43,13 +43,13 @@ def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, ro
     text = write_report(results, tmp_path)
     assert "full/wall" in text and "Wall time on" in text
     stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored["adaptive"]["batch_size"] == 64
+    assert stored["adaptive"]["batch_size"] == 8
     assert len(stored["adaptive"]["exits_alone"]) == len(predictions.costs)
 
     file = tmp_path / "profile.json"
     done = subprocess.run(
         [sys.executable, "-m", "eenet_jax.runtime.profile", f"--workdir={workdir}"]
-        + [f"--out={file}", "--batch_size=16", "--repeats=2"],
+        + [f"--out={file}", "--batch_size=2", "--repeats=2"],
         cwd=root,
         capture_output=True,
         text=True,
@@ -62,7 +62,7 @@ def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, ro
     timed, details = trained.predictions_with_cost(
         workdir, "best", "latency_ms", latency_batch_size=1, profile=str(file)
     )
-    assert timed.cost_unit == "latency_ms" and details["batch_size"] == 16
+    assert timed.cost_unit == "latency_ms" and details["batch_size"] == 2
     np.testing.assert_allclose(timed.costs, profile.exit_costs().costs)
     with pytest.raises(UserError, match="none.json cannot be read"):
         adaptive.runner(workdir, "best", predictions, str(tmp_path / "none.json"))
