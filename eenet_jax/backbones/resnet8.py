@@ -12,13 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.heads import LinearHead
-from eenet_jax.backbones.layers import (
-    Linear,
-    batch_norm,
-    biased_conv,
-    conv,
-    relu,
-)
+from eenet_jax.backbones.layers import Linear, batch_norm, biased_conv, conv, relu
 from eenet_jax.backbones.resnet import BlockSpec, block_specs, build_staged
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.backbones.vgg import adaptive_avg_pool
@@ -55,9 +49,8 @@ class Block(nn.Module):
         y = biased_conv(width, 3, dtype=dtype, name="conv2")(y)
         y = batch_norm(train, dtype=dtype, name="bn2")(y)
         if stride != 1 or x.shape[-1] != width:
-            x = biased_conv(width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(
-                x
-            )
+            shortcut = {"stride": stride, "dtype": dtype, "name": "shortcut_conv"}
+            x = biased_conv(width, 1, **shortcut)(x)
         return relu(x + y)
 
 

@@ -2,7 +2,8 @@
 
 Those who stay after an exit wait in a queue until they fill a batch, so that later
 stages lose nothing to padding however few reach them. The host drives: after each stage
-it learns how many stayed. Queues hold at most two batches each.
+it learns how many stayed. A queue that fills a batch is run at once, so that between
+calls each holds less than one; its buffer has room for two.
 """
 
 import functools
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.backbones.staged import Backbone
+from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_policy
 from eenet_jax.runtime.staged import Prediction, pad_rows, places, take_exit
 from eenet_jax.schedulers.policy import Policy
@@ -27,7 +29,7 @@ def predict_dataset(
     batches: Iterable[tuple[np.ndarray, np.ndarray, Any]],
     *,
     num_samples: int,
-    latest_exit: int | None = None,
+    latest_exit: Any = None,
 ) -> Prediction:
     """Answers all samples of a data set.
 
@@ -39,10 +41,14 @@ def predict_dataset(
         the network reads. Batches of one shape come together (texts: a bucket after the
         other); all have the same B.
       num_samples: N.
-      latest_exit: A hard limit, 0-based; None for the network's last.
+      latest_exit: A hard limit: the last exit (0-based) that each sample may wait for,
+        int ``[N]`` or one for all; None for the network's last.
 
     Returns:
       NumPy arrays in the order of the rows.
+
+    Raises:
+      UserError: If policy or limits do not fit.
     """
     check_policy(backbone, policy)
     run = _Run(backbone, variables, policy, num_samples, latest_exit)
@@ -50,7 +56,7 @@ def predict_dataset(
     for rows, mask, x in batches:
         run.add(rows, mask, x)
         progress.update(int(mask.sum()), "adaptive")
-    run.flush(0)
+    run.flush()
     progress.close()
     return run.prediction()
 
@@ -63,8 +69,8 @@ class _Run:
         self._enter = jax.jit(backbone.stem)
         self._stage = jax.jit(functools.partial(_stage, backbone), static_argnums=0)
         self._variables, self._policy = variables, policy
-        last = self._exits - 1
-        self._latest = jnp.int32(last if latest_exit is None else latest_exit)
+        limits = check_limits(latest_exit, num_samples, self._exits)
+        self._latest_exit = jnp.asarray(limits)
         self._queues: list[Any] = [None] * self._exits
         self._counts = [0] * self._exits
         self._shape: Any = None
@@ -76,23 +82,17 @@ class _Run:
         """Takes a batch as far as full batches go."""
         shape = jax.tree.map(np.shape, x)
         if shape != self._shape:
-            self.flush(0)
+            self.flush()
             self._shape = shape
         carry = self._enter(self._variables, x)
-        batch_size = len(rows)
-        trail = self._policy.init_trail(batch_size)
+        trail = self._policy.init_trail(len(rows))
         self._run_stage(0, (carry, trail, jnp.asarray(rows, jnp.int32)), mask)
-        # The deepest first: what it lets go makes room.
-        for k in reversed(range(1, self._exits)):
-            while self._counts[k] >= batch_size:
-                self._run_full(k, batch_size)
 
-    def flush(self, first: int) -> None:
-        """Empties the queues in order, the last batch of each not full."""
-        for k in range(max(first, 1), self._exits):
-            while self._counts[k]:
-                size = jax.tree.leaves(self._queues[k])[0].shape[0] // 2
-                self._run_full(k, size)
+    def flush(self) -> None:
+        """Empties the queues in order, with batches that are not full."""
+        for k in range(1, self._exits):
+            if self._counts[k]:
+                self._run_queue(k)
 
     def prediction(self) -> Prediction:
         """Returns the answers."""
@@ -100,36 +100,40 @@ class _Run:
         label = self._logits.argmax(axis=-1).astype(np.int32)
         return Prediction(probs, label, self._exit_index, self._score)
 
-    def _run_full(self, k: int, batch_size: int) -> None:
-        count = min(self._counts[k], batch_size)
+    def _run_queue(self, k: int) -> None:
+        """Runs stage ``k`` on the first batch that waits for it."""
         samples, self._queues[k] = _take(self._queues[k])
+        batch_size = len(samples[2])
+        count = min(self._counts[k], batch_size)
         self._counts[k] -= count
         self._run_stage(k, samples, np.arange(batch_size) < count)
 
     def _run_stage(self, k: int, samples: Any, mask: np.ndarray) -> None:
         samples, stays, answers = self._stage(
-            k, self._variables, self._policy, self._latest, samples, mask
+            k, self._variables, self._policy, self._latest_exit, samples, mask
         )
         stays, rows, logits, score = jax.device_get((stays, samples[2], *answers))
         left = mask & ~stays
         self._logits[rows[left]] = logits[left]
         self._exit_index[rows[left]] = k
         self._score[rows[left]] = score[left]
-        count = int(stays.sum())
-        if count:
-            if self._queues[k + 1] is None or self._counts[k + 1] == 0:
-                self._queues[k + 1] = jax.tree.map(_twice, samples)
-            self._queues[k + 1] = _append(
-                self._queues[k + 1], self._counts[k + 1], samples, stays
-            )
-            self._counts[k + 1] += count
+        if stays.any():
+            self._wait(k + 1, samples, stays)
+
+    def _wait(self, k: int, samples: Any, stays: np.ndarray) -> None:
+        """Puts those who stay into the queue for stage ``k``."""
+        if not self._counts[k]:  # also where the shape of a batch has changed
+            self._queues[k] = jax.tree.map(_twice, samples)
+        self._queues[k] = _append(self._queues[k], self._counts[k], samples, stays)
+        self._counts[k] += int(stays.sum())
+        if self._counts[k] >= len(stays):
+            self._run_queue(k)
 
 
-def _stage(backbone, k, variables, policy, latest, samples, mask):
+def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
     carry, trail, rows = samples
-    limits = jnp.full(len(mask), latest)
     carry, trail, score, answer, leaves = take_exit(
-        backbone, variables, policy, k, carry, trail, limits
+        backbone, variables, policy, k, carry, trail, latest_exit[rows]
     )
     return (carry, trail, rows), mask & ~leaves, (answer, score)
 

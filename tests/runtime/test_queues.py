@@ -2,9 +2,12 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from adaptive_cases import NUM, policy_of
 
+from eenet_jax.errors import UserError
 from eenet_jax.runtime.queues import predict_dataset
+from eenet_jax.schedulers.policy import Policy
 
 
 def batches(x, size):
@@ -49,3 +52,39 @@ def test_queues_are_emptied_where_the_shape_changes(network):
     assert found.exit_index.max() == 1
     exits = np.minimum(policy.decide(jnp.asarray(network.logits[:, :half])), 1)
     np.testing.assert_array_equal(found.exit_index[:half], exits)
+
+
+def test_queues_do_not_overflow(network):
+    # 10 of the first batch wait for the last stage, then 12 more, then 8 in the end.
+    nobody = Policy("max_prob", {}, jnp.array([jnp.inf, jnp.inf, -jnp.inf]))
+    limits = np.full(40, 2)
+    limits[[0, 1, 2, 3, 4, 5, 16, 17, 18, 19]] = 1
+    given = [
+        (np.arange(start, start + 16), np.arange(16) < count, network.x[start:][:16])
+        for start, count in ((0, 16), (16, 12), (28, 12))
+    ]
+    found = predict_dataset(
+        network.backbone,
+        network.variables,
+        nobody,
+        given,
+        num_samples=40,
+        latest_exit=limits,
+    )
+    np.testing.assert_array_equal(found.exit_index, limits)
+    labels = network.logits.argmax(-1)[limits, np.arange(40)]
+    np.testing.assert_array_equal(found.label, labels)
+
+
+def test_limits_of_single_samples(network):
+    nobody = Policy("max_prob", {}, jnp.array([jnp.inf, jnp.inf, -jnp.inf]))
+    limits = np.arange(NUM) % 3
+    given = list(batches(network.x, 16))
+    options = {"num_samples": NUM, "latest_exit": limits}
+    found = predict_dataset(
+        network.backbone, network.variables, nobody, given, **options
+    )
+    np.testing.assert_array_equal(found.exit_index, limits)
+    options["latest_exit"] = 3
+    with pytest.raises(UserError, match="latest_exit=3 is no exit"):
+        predict_dataset(network.backbone, network.variables, nobody, given, **options)
