@@ -22,9 +22,10 @@ import numpy as np
 from eenet_jax import backbones, memory
 from eenet_jax.costs.profile import measure_profile
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
-from eenet_jax.runtime.staged import program
+from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.evidence import max_prob
 from eenet_jax.schedulers.policy import Policy
+from eenet_jax.stopwatch import take_turns
 
 MIXES = "0.25,0.25,0.5;0.5,0.25,0.25;0.75,0.15,0.1"
 
@@ -65,8 +66,7 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     plan = plan_ladders(profile)
     print(f"\n{name}, batch {batch_size}: {plan.reason}")
     last = backbone.num_exits - 1
-    full = jax.jit(lambda v, x: _prefix(backbone, v, x, last))
-    first = jax.jit(lambda v, x: _prefix(backbone, v, x, 0))
+    full, first = exit_alone(backbone, last), exit_alone(backbone, 0)
     run = program(backbone, plan.ladders, None)
     latest = jnp.full(batch_size, last, jnp.int32)
     mixes = [
@@ -89,13 +89,7 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     timed = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
     for i, policy in enumerate(policies):
         timed[i] = lambda policy=policy: run(variables, policy, x, latest)
-    times: dict = {what: [] for what in timed}
-    for repeat in range(args.repeats + 2):
-        for what, function in timed.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function())
-            if repeat >= 2:
-                times[what].append(1e3 * (time.perf_counter() - start))
+    times = take_turns(timed, args.repeats)
     medians = {what: float(np.median(values)) for what, values in times.items()}
     for i, policy in enumerate(policies):
         found = np.asarray(run(variables, policy, x, latest).exit_index)
@@ -128,14 +122,6 @@ def thresholds_for(scores: np.ndarray, mix: list[float]) -> Policy:
         thresholds.append(threshold)
         there &= scores[k] < threshold
     return Policy("max_prob", {}, jnp.array([*thresholds, -np.inf], jnp.float32))
-
-
-def _prefix(backbone, variables, x, last: int) -> jax.Array:
-    """Computes exit ``last`` and no other."""
-    carry = backbone.stem(variables, x)
-    for k in range(last + 1):
-        carry = backbone.stage(k, variables, carry)
-    return backbone.head(last, variables, carry)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Policies run for real over a test set: wall time, and the decisions they took."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from eenet_jax.measure import Run
 from eenet_jax.predictions import Predictions
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
 from eenet_jax.runtime.replay import simulate
-from eenet_jax.runtime.staged import program
+from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.stopwatch import Stopwatch
 from eenet_jax.trained import Trained, load_trained
@@ -79,7 +80,10 @@ def run_policies(
     plan = plan_ladders(profile)
     compiled = program(backbone, plan.ladders, None)
     latest = np.full(profile.batch_size, num_exits - 1, np.int32)
-    runs = [_alone(backbone, trained.variables, k) for k in range(num_exits)]
+    runs = [
+        functools.partial(exit_alone(backbone, k), trained.variables)
+        for k in range(num_exits)
+    ]
     runs += [
         lambda x, policy=policy: compiled(trained.variables, policy, x, latest)
         for policy in map(jax.device_put, policies)
@@ -144,19 +148,6 @@ def _take_turns(
         for parts in answers
     ]
     return watches, whole
-
-
-def _alone(backbone, variables, last: int) -> Callable[[Any], Any]:
-    """Returns a run of the network with exit ``last`` and no other."""
-
-    @jax.jit
-    def run(variables, x):
-        carry = backbone.stem(variables, x)
-        for k in range(last + 1):
-            carry = backbone.stage(k, variables, carry)
-        return backbone.head(last, variables, carry)
-
-    return lambda x: run(variables, x)
 
 
 def _agreement(

@@ -1,11 +1,15 @@
-"""Wall time of repeated calls."""
+"""Wall time of calls whose results are waited for."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+
+from eenet_jax.writers import Progress
+
+WARM_UP = 2  # calls, of which the first compiles
 
 
 class Stopwatch:
@@ -32,3 +36,28 @@ class Stopwatch:
             "samples_per_second": 1e3 * self._samples / total,
             "batch_ms": {"p50": p50, "p95": p95, "p99": p99},
         }
+
+
+def take_turns(
+    timed: Mapping[Hashable, Callable[[], Any]], repeats: int, label: str = ""
+) -> dict[Hashable, np.ndarray]:
+    """Times functions that take turns, so that a drift of the machine meets all alike.
+
+    Args:
+      timed: The functions by name.
+      repeats: Timed calls of each, after two that are not.
+      label: Shown beside a progress bar.
+
+    Returns:
+      Milliseconds by name, float64 ``[repeats]``.
+    """
+    taken: dict[Hashable, list[float]] = {name: [] for name in timed}
+    progress = Progress(repeats + WARM_UP, 0, "round")
+    for _ in range(repeats + WARM_UP):
+        for name, function in timed.items():
+            start = time.perf_counter()
+            jax.block_until_ready(function())
+            taken[name].append(1e3 * (time.perf_counter() - start))
+        progress.update(1, label)
+    progress.close()
+    return {name: np.array(ms[WARM_UP:]) for name, ms in taken.items()}

@@ -1,6 +1,6 @@
 """Time per exit, measured on the device at hand."""
 
-import time
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs.exits import ExitCosts
+from eenet_jax.stopwatch import take_turns
 
 
 def exit_latency_ms(
@@ -32,16 +33,11 @@ def exit_latency_ms(
     """
     prefixes = [jax.jit(_prefix(backbone, k)) for k in range(backbone.num_exits)]
     batch_size = jax.tree.leaves(x)[0].shape[0]
-    for prefix in prefixes:
-        for _ in range(2):
-            jax.block_until_ready(prefix(variables, x))
-    seconds = np.empty((repeats, len(prefixes)))
-    for row in seconds:
-        for k, prefix in enumerate(prefixes):
-            start = time.perf_counter()
-            jax.block_until_ready(prefix(variables, x))
-            row[k] = time.perf_counter() - start
-    low, median, high = np.quantile(seconds * 1e3 / batch_size, (0.25, 0.5, 0.75), 0)
+    timed = {
+        k: functools.partial(prefix, variables, x) for k, prefix in enumerate(prefixes)
+    }
+    ms = np.stack(list(take_turns(timed, repeats).values()), axis=1)
+    low, median, high = np.quantile(ms / batch_size, (0.25, 0.5, 0.75), 0)
     device = jax.devices()[0]
     details = {
         "batch_size": batch_size,

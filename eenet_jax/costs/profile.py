@@ -1,13 +1,14 @@
 """The time of each stage at each batch size, on the device at hand, as a file."""
 
 import dataclasses
+import functools
 import json
 import pathlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
@@ -15,7 +16,7 @@ from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs.exits import ExitCosts
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
-from eenet_jax.writers import Progress
+from eenet_jax.stopwatch import take_turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,18 +142,9 @@ def measure_profile(
         part = jax.jit(_part(backbone, k))
         for size in sizes:
             given = jax.tree.map(lambda leaf: leaf[:size], x if k == 0 else carries[k])  # noqa: B023
-            timed[k, size] = (part, variables, given)
-        timed[k, "gather"] = (jax.jit(_gather), *carries[k : k + 2])
-    progress = Progress(repeats + 2, 0, "round")
-    taken = {what: [] for what in timed}
-    for i in range(repeats + 2):
-        for what, (function, *arguments) in timed.items():
-            start = time.perf_counter()
-            jax.block_until_ready(function(*arguments))
-            if i >= 2:  # of which the first compiled
-                taken[what].append(1e3 * (time.perf_counter() - start))
-        progress.update(1, "profile")
-    progress.close()
+            timed[k, size] = functools.partial(part, variables, given)
+        timed[k, "gather"] = functools.partial(jax.jit(_gather), *carries[k : k + 2])
+    taken = take_turns(timed, repeats, "profile")
     exits = range(backbone.num_exits)
     quartiles = np.array(
         [
@@ -189,9 +181,9 @@ def _gather(before: Any, after: Any) -> Any:
     """Picks samples out of a carry, and pads another, as ``runtime.staged`` does."""
     size = jax.tree.leaves(before)[0].shape[0]
     half = -(-size // 2)
-    picked = jax.tree.map(lambda leaf: leaf[jax.numpy.arange(0, size, 2)], before)
+    picked = jax.tree.map(lambda leaf: leaf[jnp.arange(0, size, 2)], before)
     padded = jax.tree.map(
-        lambda leaf: jax.numpy.pad(
+        lambda leaf: jnp.pad(
             leaf[:half], [(0, size - half)] + [(0, 0)] * (leaf.ndim - 1)
         ),
         after,

@@ -7,7 +7,7 @@ import importlib
 
 _MODULES = {
     "Decisions": "replay",
-    "Prediction": "staged",
+    "Prediction": "prediction",
     "adaptive_predict": "staged",
     "simulate": "replay",
 }

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,22 +18,7 @@ from jax import export
 
 from eenet_jax.errors import UserError
 from eenet_jax.runtime import bundle_files, bundle_inputs
-
-
-class Answers(NamedTuple):
-    """Answers to N samples, in the order they were given; NumPy arrays.
-
-    Attributes:
-      probs: Class probabilities of the exit taken, float32 ``[N, C]``.
-      label: The most probable class, int32 ``[N]``.
-      exit_index: The exit taken, 0-based, int32 ``[N]``.
-      score: The policy's score there, float32 ``[N]``.
-    """
-
-    probs: np.ndarray
-    label: np.ndarray
-    exit_index: np.ndarray
-    score: np.ndarray
+from eenet_jax.runtime.prediction import Prediction
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +42,7 @@ class Bundle:
         """Batch sizes that programs were exported for, increasing."""
         return self.manifest["batch_sizes"]
 
-    def predict(self, x: Any, latest_exit: Any = None) -> Answers:
+    def predict(self, x: Any, latest_exit: Any = None) -> Prediction:
         """Answers any number of samples, each at the exit that the policy chooses.
 
         They are cut into batches of the largest size exported; the rest goes into the
@@ -81,7 +66,7 @@ class Bundle:
             x = bundle_inputs.check_images(spec, x)
             num_samples = len(x)
         limits = bundle_inputs.check_limits(latest_exit, num_samples, num_exits)
-        answers = Answers(
+        answers = Prediction(
             np.zeros((num_samples, self.manifest["num_classes"]), np.float32),
             np.zeros(num_samples, np.int32),
             np.zeros(num_samples, np.int32),
@@ -128,7 +113,7 @@ class Bundle:
 
     def _answer(
         self,
-        answers: Answers,
+        answers: Prediction,
         rows: np.ndarray,
         size: int,
         length: int | None,

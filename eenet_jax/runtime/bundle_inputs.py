@@ -41,7 +41,7 @@ def check_images(spec: Mapping[str, Any], x: Any) -> np.ndarray:
         )
     if floating:
         x = x.astype(np.float32, copy=False)
-        _check_finite(x)
+        refuse_not_finite(~np.isfinite(x).all(axis=(1, 2, 3)))
     elif x.shape[3] > channels:
         coloured = (x != x[..., :1]).any(axis=(1, 2, 3))
         if coloured.any():
@@ -152,10 +152,10 @@ def parts(num_samples: int, batch_sizes: list[int]) -> Iterator[tuple[int, int, 
         start += size
 
 
-def _check_finite(x: np.ndarray) -> None:
-    wrong = ~np.isfinite(x).all(axis=(1, 2, 3))
+def refuse_not_finite(wrong: np.ndarray) -> None:
+    """Raises a UserError if any sample is wrong: has NaN or infinity; bool ``[N]``."""
     if wrong.any():
         raise UserError(
-            f"x has NaN or infinity in {wrong.sum()} of {len(x)} samples, first in "
+            f"x has NaN or infinity in {wrong.sum()} of {len(wrong)} samples, first in "
             f"sample {wrong.argmax()}; clean the inputs"
         )

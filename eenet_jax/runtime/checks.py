@@ -9,6 +9,7 @@ import numpy as np
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.errors import UserError
+from eenet_jax.runtime.bundle_inputs import refuse_not_finite
 from eenet_jax.schedulers.policy import Policy
 
 
@@ -37,7 +38,7 @@ def check_inputs(backbone: Backbone, x: Any, *, finite: bool = True) -> int:
     Args:
       backbone: The network.
       x: A batch of inputs, or what stands for them while JAX traces.
-      finite: Whether to look at the values for NaN and infinity.
+      finite: Whether to look at the values: for NaN and infinity, or unknown ids.
 
     Returns:
       B, the number of samples.
@@ -46,7 +47,7 @@ def check_inputs(backbone: Backbone, x: Any, *, finite: bool = True) -> int:
       UserError: Saying what is wrong.
     """
     if backbone.input_kind == "text":
-        return _check_text(backbone, x)
+        return _check_text(backbone, x, finite)
     if isinstance(x, Mapping) or np.ndim(x) != 4 or x.shape[-1] != 3 or 0 in x.shape:
         got = "a mapping" if isinstance(x, Mapping) else f"shape {list(np.shape(x))}"
         raise UserError(
@@ -60,16 +61,11 @@ def check_inputs(backbone: Backbone, x: Any, *, finite: bool = True) -> int:
         )
     if finite and not isinstance(x, jax.core.Tracer):
         wrong = ~np.isfinite(x) if isinstance(x, np.ndarray) else ~jnp.isfinite(x)
-        wrong = np.asarray(wrong.any(axis=(1, 2, 3)))
-        if wrong.any():
-            raise UserError(
-                f"x has NaN or infinity in {wrong.sum()} of {len(x)} samples, first in "
-                f"sample {wrong.argmax()}; clean the inputs"
-            )
+        refuse_not_finite(np.asarray(wrong.any(axis=(1, 2, 3))))
     return len(x)
 
 
-def _check_text(backbone: Backbone, x: Any) -> int:
+def _check_text(backbone: Backbone, x: Any, values: bool) -> int:
     if not isinstance(x, Mapping) or not {"ids", "mask"} <= set(x):
         raise UserError(
             f'{backbone.name!r} reads texts, {{"ids": int32 [B, T], "mask": [B, T]}}'
@@ -80,7 +76,7 @@ def _check_text(backbone: Backbone, x: Any) -> int:
             f'x["ids"] has shape {list(np.shape(ids))} and x["mask"] '
             f"{list(np.shape(mask))}; both must be [B, T]"
         )
-    if not isinstance(ids, jax.core.Tracer):
+    if values and not isinstance(ids, jax.core.Tracer):
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= backbone.vocab_size:
             raise UserError(

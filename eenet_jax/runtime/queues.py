@@ -17,7 +17,8 @@ import numpy as np
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_policy
-from eenet_jax.runtime.staged import Prediction, pad_rows, places, take_exit
+from eenet_jax.runtime.prediction import Prediction
+from eenet_jax.runtime.staged import pad_rows, places, take_exit
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.writers import Progress
 

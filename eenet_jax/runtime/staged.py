@@ -6,6 +6,7 @@ the whole is one compiled program without a round trip to the host.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,26 +18,11 @@ from eenet_jax.distributed import DATA_AXIS
 from eenet_jax.errors import UserError
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_inputs, check_policy
+from eenet_jax.runtime.prediction import Prediction
 from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.policy import Policy
 
 Ladders = tuple[tuple[int, ...], ...]
-
-
-class Prediction(NamedTuple):
-    """Answers to B samples, in the order they were given.
-
-    Attributes:
-      probs: Class probabilities of the exit taken, float32 ``[B, C]``.
-      label: The most probable class, int32 ``[B]``.
-      exit_index: The exit taken, 0-based, int32 ``[B]``.
-      score: The policy's score there, float32 ``[B]``.
-    """
-
-    probs: jax.Array
-    label: jax.Array
-    exit_index: jax.Array
-    score: jax.Array
 
 
 class _State(NamedTuple):
@@ -90,7 +76,8 @@ def adaptive_predict(
       latest_exit: A hard limit: the last exit (0-based) that each sample may wait for,
         int ``[B]`` or one for all; None for the network's last.
       mesh: Spreads the batch over its data axis; each device gathers its own samples.
-      check: Whether to look for NaN and infinity in ``x`` first, which waits for it.
+      check: Whether to look for NaN, infinity and unknown token ids in ``x`` first,
+        which waits for it.
 
     Raises:
       UserError: If the policy, the inputs, the ladders or the limits do not fit.
@@ -237,6 +224,22 @@ def take_exit(
     score, trail = policy.step(k, evidence, trail)
     leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
     return carry, trail, score, answer, leaves
+
+
+def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:
+    """Returns the jitted ``(variables, x) -> logits [B, C]`` of one exit.
+
+    It is the network cut off there, without the exits before: what a policy is held
+    against.
+    """
+
+    def run(variables: Any, x: Any) -> jax.Array:
+        carry = backbone.stem(variables, x)
+        for j in range(k + 1):
+            carry = backbone.stage(j, variables, carry)
+        return backbone.head(k, variables, carry)
+
+    return jax.jit(run)
 
 
 def places(there: jax.Array, size: int) -> jax.Array:
