@@ -72,11 +72,12 @@ def fit(name: str, given: Predictions, seed: int) -> Population:
         np.concatenate([rest.logits, test.logits], axis=1),
         np.concatenate([rest.labels, test.labels]),
     )
-    held = frontier.calibrate(rows, given.costs).held
+    held = frontier.calibrate(rows, given).held
     fields = {f.name: getattr(frontier, f.name) for f in dataclasses.fields(frontier)}
     right = held.correct.astype(np.float32)
     lost = (right[-1] - right)[held.exits, np.arange(len(rows.labels))]
-    values = np.stack([held.costs.astype(np.float32)[held.exits], lost])
+    spent = np.take_along_axis(held.costs.astype(np.float32), held.exits.astype(int), 1)
+    values = np.stack([spent, lost])
     return Population(held, Chooser(**fields), values)
 
 

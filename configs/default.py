@@ -100,6 +100,9 @@ def get_config() -> ml_collections.ConfigDict:
     c.schedule.factor = 0.1
 
     c.loss = ml_collections.ConfigDict()
+    # Of the exits' losses, one each; () for EENet's, j / (K (K + 1)), which grow from
+    # exit to exit.
+    c.loss.exit_weights = ()
     c.loss.label_smoothing = 0.0
     # Late self-distillation: the last exit teaches the earlier ones after this share
     # of the run. distill_form "published" is EENet's literal form (see losses.py).

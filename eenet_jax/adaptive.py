@@ -12,7 +12,7 @@ import numpy as np
 from eenet_jax.costs.profile import Profile, load_profile, measure_profile
 from eenet_jax.data import inputs
 from eenet_jax.measure import Run
-from eenet_jax.predictions import Predictions
+from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.runtime.staged import exit_alone, program
@@ -105,7 +105,7 @@ def run_policies(
                 "batch_ms": timed["batch_ms"],
                 "samples_per_second": timed["samples_per_second"],
                 "adaptive_accuracy": float((answered == labels).mean()),
-                **_agreement(policy, predictions, exits, answered),
+                **agreement(policy, predictions.test, exits, answered),
             }
         )
     return records, _common(profile, plan, times[:num_exits])
@@ -150,11 +150,22 @@ def _take_turns(
     return watches, whole
 
 
-def _agreement(
-    policy: Policy, predictions: Predictions, exits: np.ndarray, labels: np.ndarray
+def agreement(
+    policy: Policy, split: Split, exits: np.ndarray, labels: np.ndarray
 ) -> dict[str, int]:
-    """Compares what was run with what saved predictions say would be."""
-    replayed = simulate(policy, predictions.test, predictions.costs)
+    """Compares what was run with what saved predictions say would be.
+
+    Args:
+      policy: That was run.
+      split: Logits of the same N samples.
+      exits: Exits taken, ``[N]``.
+      labels: Answers, ``[N]``.
+
+    Returns:
+      How many were decided otherwise, and how many of these with a score so near to
+      the threshold that rounding explains it, which are not counted in the first.
+    """
+    replayed = simulate(policy, split, np.zeros(policy.num_exits))
     other = (replayed.exit_index != exits) | (replayed.labels != labels)
     first = np.minimum(replayed.exit_index, exits)
     there = np.arange(len(exits))

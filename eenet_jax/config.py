@@ -92,7 +92,13 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
             "as many numbers; () for the data set's own"
         )
     try:
-        build_backbone(config, num_classes=2)
+        num_exits = build_backbone(config, num_classes=2).num_exits
+        weights = config.loss.exit_weights
+        if weights and len(weights) != num_exits:
+            yield (
+                f"loss.exit_weights={weights} must have {num_exits} numbers, one for "
+                "each exit; () for the published ones"
+            )
     except (UserError, TypeError) as error:
         yield str(error)
     try:

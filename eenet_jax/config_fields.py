@@ -102,6 +102,7 @@ FIELDS: Mapping[str, Field] = {
     "schedule.warmup_epochs": _at_least(0),
     "schedule.milestones": Field(tuple, _increasing, "increasing numbers of epochs"),
     "schedule.factor": Field(float, lambda value: 0 < value <= 1, "in (0, 1]"),
+    "loss.exit_weights": Field(tuple, _positive, "numbers above 0, one an exit"),
     "loss.label_smoothing": _share(True),
     "loss.distill_weight": _at_least(0),
     "loss.distill_temperature": _above(0),

@@ -65,8 +65,9 @@ def _record(
 ) -> tuple[dict[str, Any], Decisions]:
     """Returns the record, and what the policy did on the test part."""
     val, test = predictions.val, predictions.test
-    on_val = simulate(policy, val, predictions.costs)
-    on_test = simulate(policy, test, predictions.costs)
+    costs = predictions.costs, predictions.head_costs
+    on_val = simulate(policy, val, *costs)
+    on_test = simulate(policy, test, *costs)
     budget = on_val.mean_cost if budget is None else budget
     record = {
         "budget": budget,

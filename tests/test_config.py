@@ -133,6 +133,8 @@ BAD = [
     ("schedule.name", "multistep", r"schedule.milestones=\(\) must name an epoch"),
     ("schedule.milestones", (5, 3), "must be increasing numbers of epochs"),
     ("schedule.factor", 0.0, r"schedule.factor=0.0 must be in \(0, 1\]"),
+    ("loss.exit_weights", (1.0, 0.0, 1.0), "must be numbers above 0, one an exit"),
+    ("loss.exit_weights", (1.0, 2.0), "must have 3 numbers, one for each exit"),
     ("loss.distill_start", 1.5, r"distill_start=1.5 must be in \[0, 1\]"),
     ("loss.distill_temperature", 0.0, "distill_temperature=0.0 must be above 0"),
     ("loss.distill_form", "both", "must be one of per_sample, published"),

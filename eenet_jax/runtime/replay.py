@@ -44,17 +44,23 @@ class Decisions:
         return float((self.labels == labels).mean())
 
 
-def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
+def simulate(
+    policy: Policy,
+    split: Split,
+    costs: np.ndarray,
+    head_costs: np.ndarray | None = None,
+) -> Decisions:
     """Replays a policy on one part of saved predictions.
 
-    A sample is charged ``costs[exit]``: the backbone up to the exit it takes and the
-    heads of all exits up to there, since every policy tests every exit it passes.
-    Adjusting the logits costs nothing: averaging C numbers is nothing against a stage.
+    A sample is charged the backbone up to the exit it takes and the heads that the
+    policy runs on the way (see ``Policy.charges``).
 
     Args:
       policy: K exits.
       split: K exits, N samples.
-      costs: Cumulative cost up to each exit, ``[K]``.
+      costs: Cumulative cost up to each exit, all heads included, ``[K]``.
+      head_costs: Of the heads alone, ``[K]``; None charges those of all exits up to
+        the one taken.
 
     Raises:
       UserError: If policy, split and costs do not agree on the number of exits, or
@@ -62,7 +68,8 @@ def simulate(policy: Policy, split: Split, costs: np.ndarray) -> Decisions:
     """
     policy.check_for(split, costs)
     exit_index, labels, scores = jax.device_get(_replay(policy, split.logits))
-    return Decisions(exit_index, labels, scores, np.asarray(costs)[exit_index])
+    charges = policy.charges(costs, head_costs)
+    return Decisions(exit_index, labels, scores, charges[exit_index])
 
 
 @jax.jit

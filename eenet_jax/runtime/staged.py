@@ -202,6 +202,8 @@ def take_exit(
 ) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array]:
     """Runs stage ``k`` and asks the policy who may leave.
 
+    Where nobody may, the head is not run, unless later scores need it.
+
     Args:
       backbone: The network.
       variables: Its variables.
@@ -216,14 +218,26 @@ def take_exit(
       ``[S, C]``, and who leaves, bool ``[S]``.
     """
     carry = backbone.stage(k, variables, carry)
-    evidence = Evidence(
-        backbone.head(k, variables, carry),
-        lambda: backbone.exit_features(k, variables, carry),
-    )
-    answer = policy.output(k, evidence.logits, trail)
-    score, trail = policy.step(k, evidence, trail)
-    leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
-    return carry, trail, score, answer, leaves
+    count = len(latest_exit)
+
+    def test(carry, trail):
+        evidence = Evidence(
+            backbone.head(k, variables, carry),
+            lambda: backbone.exit_features(k, variables, carry),
+        )
+        answer = policy.output(k, evidence.logits, trail)
+        score, trail = policy.step(k, evidence, trail)
+        leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
+        return trail, score, answer, leaves
+
+    def pass_by(carry, trail):
+        answer = jnp.zeros((count, backbone.num_classes), jnp.float32)
+        return trail, jnp.zeros(count, jnp.float32), answer, jnp.zeros(count, bool)
+
+    if policy.looks_back or k == backbone.num_exits - 1:
+        return carry, *test(carry, trail)
+    asked = (policy.thresholds[k] < jnp.inf) | jnp.any(latest_exit <= k)
+    return carry, *jax.lax.cond(asked, test, pass_by, carry, trail)
 
 
 def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:

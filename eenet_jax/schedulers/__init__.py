@@ -102,7 +102,9 @@ def fit(
     fitted_on = dataclasses.replace(predictions, val=rest)
     frontier = fit_on(fitted_on, budgets=budgets, key=key)
     frontier = dataclasses.replace(frontier, adjustment=adjustment)
-    return frontier if held is None else frontier.calibrate(held, costs)
+    if predictions.head_costs is not None and not frontier.policy(0).looks_back:
+        frontier = frontier.with_costs(fitted_on)  # idle heads are not charged
+    return frontier if held is None else frontier.calibrate(held, predictions)
 
 
 def _hold_out(split: Split, calibration: float) -> tuple[Split, Split]:

@@ -117,16 +117,17 @@ class Frontier:
         keep = (accuracy >= best - error / 2) & (np.arange(len(order)) <= peak)
         return order[keep]
 
-    def calibrate(self, split: Split, costs: np.ndarray) -> "Frontier":
+    def calibrate(self, split: Split, predictions: Predictions) -> "Frontier":
         """Returns the frontier with held-out samples for guarantees.
 
         Args:
           split: Samples that no part of the frontier was fitted to, with the network's
             own logits.
-          costs: ``[K]``.
+          predictions: What exits cost.
         """
         correct = adjust_lib.adjust_split(self.adjustment, split).correct
-        held = calibration_lib.HeldOut(self._exits(split), correct, np.asarray(costs))
+        charges = self._charges(predictions)
+        held = calibration_lib.HeldOut(self._exits(split), correct, charges)
         return dataclasses.replace(self, held=held)
 
     def with_costs(self, predictions: Predictions) -> "Frontier":
@@ -136,14 +137,20 @@ class Frontier:
         for. Guarantees keep the samples that they had.
         """
         self.policy(FIRST).check_for(predictions.val, predictions.costs)
-        exits, costs = self._exits(predictions.val), np.asarray(predictions.costs)
-        held = self.held and dataclasses.replace(self.held, costs=costs)
+        exits, charges = self._exits(predictions.val), self._charges(predictions)
+        held = self.held and dataclasses.replace(self.held, costs=charges)
         return dataclasses.replace(
             self,
-            val_cost=costs[exits].mean(axis=1),
+            val_cost=np.take_along_axis(charges, exits.astype(int), 1).mean(axis=1),
             cost_unit=predictions.cost_unit,
             held=held,
         )
+
+    def _charges(self, predictions: Predictions) -> np.ndarray:
+        """Returns what each candidate is charged at each exit, ``[M, K]``."""
+        costs = predictions.costs, predictions.head_costs
+        candidates = range(len(self.member))
+        return np.stack([self.policy(m).charges(*costs) for m in candidates])
 
     def _exits(self, split: Split) -> np.ndarray:
         """Returns the exit of each sample for all candidates, uint8 ``[M, N]``."""

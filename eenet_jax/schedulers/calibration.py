@@ -15,7 +15,7 @@ class HeldOut:
     Attributes:
       exits: Exit taken, uint8 ``[M, N]``.
       correct: Whether exit k is right about sample n, bool ``[K, N]``.
-      costs: ``[K]``.
+      costs: What each candidate is charged at each exit, ``[M, K]``.
     """
 
     exits: np.ndarray
@@ -33,10 +33,10 @@ class HeldOut:
         Returns:
           A place in ``path``; 0 if nothing dearer can be certified.
         """
-        low, high = self.costs[0], self.costs[-1]
+        low, high = self.costs.min(), self.costs.max()
         span = high - low or high
         scaled = (self.costs - low) / span
-        values = (scaled[self.exits[m]] for m in path[1:])
+        values = (scaled[m][self.exits[m]] for m in path[1:])
         return 1 + last_certified(values, (budget - low) / span, confidence)
 
     def certify_drop(self, path: np.ndarray, max_drop: float, confidence: float) -> int:

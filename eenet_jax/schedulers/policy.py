@@ -84,6 +84,30 @@ class Policy:
         return adjust_lib.adjust(self.adjustment, k, evidence.logits, ())[0]
 
     @property
+    def looks_back(self) -> bool:
+        """Whether scores or answers depend on what earlier exits said."""
+        return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_trail(1))))
+
+    def charges(self, costs: np.ndarray, head_costs: np.ndarray | None) -> np.ndarray:
+        """Returns what a sample costs that leaves at each exit.
+
+        A head is run where somebody may leave, and everywhere if the policy looks back.
+        The scores cost nothing: C numbers are nothing against a stage.
+
+        Args:
+          costs: Cumulative cost up to each exit, all heads included, ``[K]``.
+          head_costs: Of the heads alone, ``[K]``; None charges them all.
+
+        Returns:
+          float64 ``[K]``.
+        """
+        costs = np.asarray(costs, np.float64)
+        if head_costs is None or self.looks_back:
+            return costs
+        idle = np.where(np.asarray(self.thresholds) == np.inf, head_costs, 0.0)
+        return costs - (np.cumsum(idle) - idle)  # who leaves at an exit runs its head
+
+    @property
     def num_classes(self) -> int | None:
         """Classes that it was fitted for, or None if any will do."""
         if self.scorer == "lagrangian":

@@ -1,5 +1,7 @@
 """Objectives over all exits of a batch; every loss returns one value per sample."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -65,6 +67,7 @@ def joint_loss(
     logits: jax.Array,
     labels: jax.Array,
     *,
+    weights: Sequence[float] = (),
     label_smoothing: float = 0.0,
     distill_weight: jax.Array | float = 0.0,
     distill_temperature: float = 3.0,
@@ -77,6 +80,7 @@ def joint_loss(
     Args:
       logits: Shape ``[K, B, C]``.
       labels: int32 ``[B]``.
+      weights: w_j, K of them; () for the published ones (see ``exit_weights``).
       label_smoothing: See ``cross_entropy``.
       distill_weight: 0 until late in training; may be traced.
       distill_temperature: T.
@@ -86,6 +90,7 @@ def joint_loss(
       Shape ``[B]``.
     """
     losses = cross_entropy(logits, labels, label_smoothing)  # [K, B]
-    joint = jnp.einsum("k,kb->b", exit_weights(logits.shape[0]), losses)
+    of_exits = jnp.asarray(weights) if weights else exit_weights(logits.shape[0])
+    joint = jnp.einsum("k,kb->b", of_exits, losses)
     extra = distillation(logits, distill_temperature, distill_form)
     return joint + distill_weight * extra

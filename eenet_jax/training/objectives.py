@@ -73,6 +73,7 @@ def _joint(config: ml_collections.ConfigDict, backbone: Backbone) -> Objective:
             return losses.joint_loss(
                 logits,
                 labels,
+                weights=tuple(fields.exit_weights),
                 label_smoothing=fields.label_smoothing,
                 distill_weight=weight,
                 distill_temperature=fields.distill_temperature,

@@ -9,6 +9,7 @@ import pytest
 from adaptive_cases import NUM, policy_of
 
 from eenet_jax import distributed, runtime
+from eenet_jax.backbones.staged import Backbone
 from eenet_jax.errors import UserError
 from eenet_jax.runtime import staged
 from eenet_jax.schedulers.policy import Policy
@@ -64,6 +65,40 @@ def test_nobody_or_everybody_leaves(network, thresholds):
     found = predict(network, policy, rows, ladders=((64,), (64,), (64,)))
     check(network, policy, rows, found)
     assert np.unique(found.exit_index).tolist() == [2 if thresholds is NOBODY else 0]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counted(Backbone):
+    """Notes in ``ran`` which heads run."""
+
+    ran: list = dataclasses.field(default_factory=list)
+
+    def head(self, k, variables, carry):
+        jax.debug.callback(lambda: self.ran.append(k))
+        return super().head(k, variables, carry)
+
+
+@pytest.mark.parametrize("scorer", ["max_prob", "patience"])
+def test_heads_run_where_someone_may_leave(network, scorer):
+    counted = Counted(**vars(network.backbone))
+    policy = policy_of(scorer, network)
+    policy = dataclasses.replace(policy, thresholds=policy.thresholds.at[1].set(np.inf))
+    rows, ladders = np.arange(7), ((7,),) * 3
+    run = network._replace(backbone=counted)
+    found = predict(run, policy, rows, ladders=ladders)
+    check(network, policy, rows, found)
+    jax.effects_barrier()
+    assert sorted(counted.ran) == ([0, 2] if scorer == "max_prob" else [0, 1, 2])
+    counted.ran.clear()
+    expected = np.minimum(found.exit_index, 1)
+    limit = np.where(found.exit_index == 2, 1, 2)
+    found = predict(run, policy, rows, ladders=ladders, latest_exit=limit)
+    np.testing.assert_array_equal(found.exit_index, expected)
+    np.testing.assert_array_equal(
+        found.label, network.logits.argmax(-1)[found.exit_index, rows]
+    )
+    jax.effects_barrier()
+    assert sorted(counted.ran) == [0, 1]
 
 
 def test_each_device_gathers_its_own_samples(network):

@@ -69,3 +69,14 @@ def test_disagreeing_exits(split, thresholds, costs) -> None:
     )
     with pytest.raises(UserError, match=message):
         runtime.simulate(policy, split, np.ones(costs))
+
+
+@pytest.mark.parametrize(("scorer", "third"), [("max_prob", 3.9), ("patience", 4.5)])
+def test_heads_that_are_not_run_are_not_charged(split, scorer, third) -> None:
+    heads = np.array([0.3, 0.6, 0.5])
+    thresholds = np.array([0.7 if scorer == "max_prob" else 5, np.inf, -np.inf])
+    policy = Policy(scorer, {}, thresholds.astype(np.float32))
+    decisions = runtime.simulate(policy, split, COSTS, heads)
+    assert set(decisions.exit_index) <= {0, 2}
+    expected = np.where(decisions.exit_index == 2, third, COSTS[0])
+    np.testing.assert_allclose(decisions.cost, expected)

@@ -155,7 +155,7 @@ def test_rows_that_fit_never_calibrate(predictions, key, monkeypatch) -> None:
 def test_candidates_do_not_depend_on_held_out_rows(predictions, key) -> None:
     frontier = schedulers.fit("maxprob_opt", predictions, key=key)
     one, two = (
-        frontier.calibrate(part, predictions.costs)
+        frontier.calibrate(part, predictions)
         for part in (predictions.test, predictions.val)
     )
     np.testing.assert_array_equal(one.path, two.path)

@@ -108,13 +108,15 @@ def test_student_gradient_of_distillation_is_t_times_the_difference(logits):
     np.testing.assert_allclose(grad[:-1], expected, rtol=1e-3, atol=1e-5)
 
 
-def test_joint_loss_is_the_weighted_sum_plus_distillation(logits, labels):
-    weights = np.array([1, 2, 3]) / 12
+@pytest.mark.parametrize("given", [(), (0.5, 2.0, 1.0)])
+def test_joint_loss_is_the_weighted_sum_plus_distillation(logits, labels, given):
+    weights = np.array(given or [1 / 12, 2 / 12, 3 / 12])
     ce = np.asarray(losses.cross_entropy(logits, labels, 0.1))
     extra = np.asarray(losses.distillation(logits, 2.0, "published"))
     loss = losses.joint_loss(
         logits,
         labels,
+        weights=given,
         label_smoothing=0.1,
         distill_weight=0.3,
         distill_temperature=2.0,

@@ -1,0 +1,167 @@
+"""Does the compiled policy decide as its replay, whatever the network and scheduler?
+
+    python -m benchmarks.agreement [--models=cifar_resnet,minilm] [--batch_sizes=1,7]
+
+Every scheduler is fitted to the exits of every network, and its policy for the middle
+of the cost range is run on samples in another order, in batches of several sizes.
+Weights are fresh, so logits are standardised per exit and class, and the right answers
+are what the exits mean together. Each line counts decisions, those that differ from
+``simulate``, and those that do so with a score within 1e-5 of the threshold.
+"""
+
+import argparse
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from eenet_jax import backbones, runtime, schedulers
+from eenet_jax.adaptive import agreement
+from eenet_jax.backbones.staged import Backbone
+from eenet_jax.predictions import Predictions, Split
+
+SAMPLES = 256  # in each part
+CLASSES = 4
+SIDE = 64  # of the images of networks that are meant for larger ones
+TOKENS = 12
+SCHEDULERS = (
+    "msdnet",
+    "branchynet",
+    "pabee",
+    "maxprob_opt",
+    "entropy_opt",
+    "eenet",
+    "eenet:published",
+    "lagrangian:stopping",
+    "lagrangian:gates",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standardised(Backbone):
+    """A network whose logits have mean 0 and deviation 3 over samples.
+
+    Attributes:
+      mean: ``[K, C]``.
+      deviation: Likewise.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def head(self, k: int, variables: Any, carry: Any) -> jax.Array:
+        logits = super().head(k, variables, carry)
+        return 3 * (logits - self.mean[k]) / self.deviation[k]
+
+    def apply(self, variables: Any, x: Any, **options: Any) -> tuple[jax.Array, Any]:
+        logits, state = super().apply(variables, x, **options)
+        return 3 * (logits - self.mean[:, None]) / self.deviation[:, None], state
+
+
+def main() -> None:
+    """Compares and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default=",".join(backbones.BACKBONES))
+    parser.add_argument("--schedulers", default=",".join(SCHEDULERS))
+    parser.add_argument("--batch_sizes", default="1,7,64,256")
+    args = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
+    totals = np.zeros(3, int)
+    for name in args.models.split(","):
+        start = time.perf_counter()
+        counts = compare(
+            name, args.schedulers.split(","), map(int, args.batch_sizes.split(","))
+        )
+        totals += counts
+        say(name, counts, time.perf_counter() - start)
+    say("all", totals, None)
+
+
+def say(name: str, counts: np.ndarray, seconds: float | None) -> None:
+    """Prints a line."""
+    took = "" if seconds is None else f" ({seconds:.0f} s)"
+    print(
+        f"{name}: {counts[0]} decisions, {counts[1]} otherwise, {counts[2]} otherwise "
+        f"with a score near the threshold{took}",
+        flush=True,
+    )
+
+
+def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
+    """Returns the three counts of one network, int ``[3]``."""
+    rng = np.random.default_rng(0)
+    backbone, variables, x = make_network(name, rng)
+    apply = jax.jit(lambda x: backbone.apply(variables, x)[0])
+    logits = np.concatenate(
+        [apply(take(x, slice(i, i + SAMPLES))) for i in (0, SAMPLES)], axis=1
+    )
+    labels = (logits.mean(0) + rng.gumbel(size=logits.shape[1:])).argmax(-1)
+    splits = [
+        Split(logits[:, rows], labels[rows].astype(np.int32))
+        for rows in (slice(SAMPLES), slice(SAMPLES, None))
+    ]
+    costs = np.arange(1.0, backbone.num_exits + 1)
+    predictions = Predictions(*splits, costs)
+    policies = [
+        schedulers.fit(which, predictions, key=jax.random.key(0)).for_budget(
+            costs.mean()
+        )
+        for which in names
+    ]
+    ours = take(x, slice(SAMPLES, None))
+    counts = np.zeros(3, int)
+    for size in batch_sizes:
+        rungs = tuple(sorted({-(-size // 4), -(-size // 2), size}))
+        ladders = ((size,), *(rungs,) * (backbone.num_exits - 1))
+        rows = rng.permutation(SAMPLES)[: max(size, 64) // size * size]
+        for policy in policies:
+            found = [
+                runtime.adaptive_predict(
+                    backbone, variables, policy, take(ours, part), ladders=ladders
+                )
+                for part in rows.reshape(-1, size)
+            ]
+            exits = np.concatenate([part.exit_index for part in found])
+            answers = np.concatenate([part.label for part in found])
+            other = agreement(policy, splits[1].take(rows), exits, answers)
+            counts += [len(rows), *other.values()]
+        jax.clear_caches()
+    return counts
+
+
+def make_network(name: str, rng: np.random.Generator) -> tuple[Backbone, Any, Any]:
+    """Builds a network with fresh variables and inputs for two parts."""
+    options = {"depth": 8} if name == "cifar_resnet" else {}
+    plain = backbones.build(name, num_classes=CLASSES, **options)
+    if plain.input_kind == "text":
+        shape = (2 * SAMPLES, TOKENS)
+        lengths = rng.integers(3, TOKENS + 1, 2 * SAMPLES)
+        x = {
+            "ids": rng.integers(0, plain.vocab_size, shape).astype(np.int32),
+            "mask": (np.arange(TOKENS) < lengths[:, None]).astype(np.int32),
+        }
+    else:
+        side = min(SIDE, plain.module.image_size)
+        scale, shift = rng.uniform(0.2, 2, (2, 2 * SAMPLES, 1, 1, 3))
+        x = scale * rng.standard_normal((2 * SAMPLES, side, side, 3)) + shift
+        x = x.astype(np.float32)
+    variables = jax.jit(plain.init)(jax.random.key(0), take(x, slice(1)))
+    first = take(x, slice(SAMPLES))
+    logits = np.asarray(jax.jit(lambda v, x: plain.apply(v, x)[0])(variables, first))
+    spread = logits.mean(axis=1), logits.std(axis=1)
+    return (
+        Standardised(**vars(plain), mean=spread[0], deviation=spread[1]),
+        variables,
+        x,
+    )
+
+
+def take(x: Any, rows: Any) -> Any:
+    """Returns some of the samples."""
+    return jax.tree.map(lambda leaf: leaf[rows], x)
+
+
+if __name__ == "__main__":
+    main()
