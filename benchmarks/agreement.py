@@ -26,17 +26,7 @@ SAMPLES = 256  # in each part
 CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
 TOKENS = 12
-SCHEDULERS = (
-    "msdnet",
-    "branchynet",
-    "pabee",
-    "maxprob_opt",
-    "entropy_opt",
-    "eenet",
-    "eenet:published",
-    "lagrangian:stopping",
-    "lagrangian:gates",
-)
+SCHEDULERS = (*schedulers.SCHEDULERS, "eenet:published")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +103,7 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
     ours = take(x, slice(SAMPLES, None))
     counts = np.zeros(3, int)
     for size in batch_sizes:
-        rungs = tuple(sorted({-(-size // 4), -(-size // 2), size}))
+        rungs = tuple(sorted({-(-size // 2), size}))
         ladders = ((size,), *(rungs,) * (backbone.num_exits - 1))
         rows = rng.permutation(SAMPLES)[: max(size, 64) // size * size]
         for policy in policies:
@@ -127,7 +117,6 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
             answers = np.concatenate([part.label for part in found])
             other = agreement(policy, splits[1].take(rows), exits, answers)
             counts += [len(rows), *other.values()]
-        jax.clear_caches()
     return counts
 
 
