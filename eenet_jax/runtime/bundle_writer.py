@@ -104,10 +104,12 @@ def _ladders(
     backbone: Backbone, batch_sizes: Sequence[int], given: Mapping[int, Ladders]
 ) -> dict[int, Ladders]:
     """Returns the ladders of each batch size, by rising size."""
+    flag = f"--batch_sizes={','.join(map(str, batch_sizes))}"
     if not batch_sizes or min(batch_sizes) < 1:
+        raise UserError(f"{flag} must be one or more numbers from 1, with commas")
+    for size in given.keys() - set(batch_sizes):
         raise UserError(
-            f"--batch_sizes={','.join(map(str, batch_sizes))} must be one or more "
-            "numbers from 1, with commas between"
+            f"sizes were planned for batches of {size}, which {flag} lacks; add {size}"
         )
     chosen = {}
     for size in sorted(set(batch_sizes)):

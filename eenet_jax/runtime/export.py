@@ -38,8 +38,8 @@ _PLATFORMS = flags.DEFINE_list(
 _PROFILE = flags.DEFINE_string(
     "profile",
     None,
-    "Latency profile of the device to run on; its plan is used for a batch of its "
-    "size, if that is one of --batch_sizes.",
+    "Latency profile of the device to run on, whose plan is used for batches of its "
+    "size; it must be one of --batch_sizes.",
 )
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not be there yet.")
 

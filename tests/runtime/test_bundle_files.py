@@ -78,6 +78,10 @@ def test_programs_of_other_devices_and_versions_are_refused(copy):
     [
         ({"batch_sizes": ()}, "--batch_sizes= must be one or more"),
         ({"batch_sizes": (0, 4)}, "--batch_sizes=0,4 must be"),
+        (
+            {"batch_sizes": (4,), "ladders": {8: ((8,),) * 3}},
+            "batches of 8, .*=4 lacks; add 8",
+        ),
         ({"platforms": ("cpu", "gpu")}, "--platforms=cpu,gpu must be .* cuda, rocm"),
         ({"platforms": ()}, "--platforms= must be"),
         ({"ladders": {4: ((4,),)}, "batch_sizes": (4,)}, "ladders has 1 entries"),

@@ -13,6 +13,7 @@ import pytest
 
 from configs import default
 from eenet_jax import checkpoint, config, distributed, runtime, schedulers, trained
+from eenet_jax.costs.profile import Profile
 from eenet_jax.data import inputs
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.training import loop
@@ -55,13 +56,21 @@ def test_a_run_is_exported_and_answers(tmp_path, root):
     schedulers.save_policy(tmp_path / "policy.npz", policy)
     done = run("export", *flags, "--policy=policy.npz", "--budget=2")
     assert done.returncode == 1 and "one policy; leave out --budget=2" in done.stderr
-    done = run("export", *flags, "--policy=policy.npz")
+    times = np.array([[4.0, 8.0], [4.0, 8.0]])  # half a batch takes half the time
+    profile = Profile(
+        *("cifar_resnet", "float32", "cpu", "jax", 3, (4, 8)),
+        *(times, np.stack([times, times]), np.zeros(2)),
+    )
+    profile.save(tmp_path / "profile.json")
+    planned = "--profile=profile.json"
+    done = run("export", *flags, "--policy=policy.npz", planned)
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("written for cpu, cuda: bundle\n")
     assert "MB  batch_8.jaxexport" in done.stdout
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     notes = {"checkpoint_step": 1, "data": "digits", "policy_file": "policy.npz"}
     assert manifest["notes"] == notes
+    assert [p["ladders"] for p in manifest["programs"]] == [[[8], [4, 8]]]
 
     np.save(tmp_path / "x.npy", pixels)
     done = run("predict", "--bundle=bundle", "--input=x.npy")

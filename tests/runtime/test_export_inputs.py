@@ -18,7 +18,14 @@ from eenet_jax.runtime.export_inputs import inputs_of
 from eenet_jax.trained import Trained
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film")
-TEXTS = ("good film", "bad", "good " * 50 + "film", "Bad, bad film!", "film good", "bad")
+TEXTS = (
+    "good film",
+    "bad",
+    "good " * 50 + "film",
+    "Bad, bad film!",
+    "film good",
+    "bad",
+)
 
 
 def read_run(**data) -> Trained:
