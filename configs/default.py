@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.exits = config_dict.placeholder(tuple)
     # What else the network can be told, by name; a config file sets what it needs. For
     # "cifar_resnet": depth (6n + 2), width (channels), shortcut ("identity",
-    # "projection"), head ("conv", "linear"), reduction.
+    # "projection"), head ("conv", "linear", "flat"), reduction.
     c.model.options = ml_collections.ConfigDict()
 
     c.data = ml_collections.ConfigDict()

@@ -163,7 +163,7 @@ def densenet121_4(
       exits: Locations, from 1 to 3.
       growth: Channels that a layer adds; EENet has 12 for CIFAR, 32 for ImageNet.
       stem: "cifar" (3x3 convolution) or "imagenet" (a quarter of the resolution).
-      head: Head of the early exits, "conv" or "linear".
+      head: Head of the early exits, "conv", "linear" or "flat".
       reduction: Of the conv head.
       dtype: Compute type.
 

@@ -9,7 +9,7 @@ Face, CIFAR ResNets) fill its stages and last head; the early heads stay fresh.
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,13 +23,14 @@ from eenet_jax.backbones.torch_names import (
     Path,
     bert,
     densenet,
+    leenet,
     msdnet,
     resnet,
     vgg,
 )
 from eenet_jax.errors import UserError
 
-__all__ = ["Imported", "convert", "load_state_dict", "some", "take"]
+__all__ = ["Imported", "convert", "gates", "load_state_dict", "some", "take"]
 
 _CIFAR = ("cifar_resnet", *(f"resnet{depth}" for depth in (20, 32, 44, 56, 110)))
 # The checkpoint formats that each network is read from.
@@ -42,6 +43,10 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
     "densenet121_4": (densenet.EENET, densenet.SINGLE_EXIT),
     "densenet121": (densenet.TORCHVISION, densenet.OLD_TORCHVISION),
     "densenet_bc_40_12": (densenet.DENSENET_BC,),
+    **{
+        name: (*(spelling.format() for spelling in spellings), spellings[0].base)
+        for name, spellings in leenet.SPELLINGS.items()
+    },
     **dict.fromkeys(("msdnet35_5", "msdnet", "cifar_msdnet"), (msdnet.MSDNET,)),
     **dict.fromkeys(("bert_4", "bert", "minilm"), bert.FORMATS),
 }
@@ -94,6 +99,47 @@ def convert(
         fresh = init(jax.random.key(0), backbone.example())
         imported = take(backbone, fresh, state_dict)
     return imported.variables
+
+
+def gates(
+    name: str, state_dict: Mapping[str, np.ndarray], costs: Sequence[float]
+) -> Any:
+    """Reads the gates of a LEENet checkpoint, as the policy that they make.
+
+    A sample leaves where sigmoid(w . x + b) is above 0.5, x being the map that the exit
+    reads, flattened.
+
+    Args:
+      name: One of the "leenet_" networks.
+      state_dict: NumPy arrays by PyTorch's keys.
+      costs: Of the exits, one each.
+
+    Returns:
+      The ``schedulers.Policy``.
+
+    Raises:
+      UserError: If a gate is missing, or ``costs`` are not one for each exit.
+    """
+    from eenet_jax.schedulers import gate_policy  # the layers meet here alone
+
+    if name not in leenet.SPELLINGS:
+        raise UserError(
+            f"model.name={name!r} has no gates; choose from {sorted(leenet.SPELLINGS)}"
+        )
+    backbone = backbones.build(name, num_classes=_num_classes(name, state_dict))
+    if len(costs) != backbone.num_exits:
+        raise UserError(
+            f"costs has {len(costs)} numbers, {name!r} {backbone.num_exits} exits"
+        )
+    spellings = [spelling.gates(backbone.module) for spelling in leenet.SPELLINGS[name]]
+    found = [[f"{key}.weight" in state_dict for key in keys] for keys in spellings]
+    keys = spellings[int(np.argmax([sum(there) for there in found]))]
+    missing = [key for key in keys if f"{key}.weight" not in state_dict]
+    if missing:
+        raise UserError(f"the tensors lack the gates {some(missing)}")
+    weights = [np.asarray(state_dict[f"{key}.weight"], np.float32)[0] for key in keys]
+    biases = [np.asarray(state_dict[f"{key}.bias"], np.float32)[0] for key in keys]
+    return gate_policy("flat", weights, np.array(biases))
 
 
 def take(

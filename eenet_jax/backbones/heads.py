@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from eenet_jax.backbones.layers import Linear, batch_norm, conv, relu
 from eenet_jax.errors import UserError
 
-HEADS = ("conv", "linear")
+HEADS = ("conv", "linear", "flat")
 
 
 class LinearHead(nn.Module):
@@ -26,6 +26,22 @@ class LinearHead(nn.Module):
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
         pooled = jnp.mean(carry, axis=(1, 2))  # [B, H, W, D] -> [B, D]
         return Linear(self.num_classes, self.dtype, name="linear")(pooled)
+
+
+class FlatHead(nn.Module):
+    """One linear layer on the whole map, in PyTorch's order D, H, W (LEENet)."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    def features(self, carry: jax.Array) -> jax.Array:
+        """Returns the map itself, [B, H, W, D]."""
+        return carry
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
+        flat = carry.transpose(0, 3, 1, 2).reshape(carry.shape[0], -1)
+        return Linear(self.num_classes, self.dtype, name="linear")(flat)
 
 
 class ConvHead(nn.Module):
@@ -55,7 +71,8 @@ def build_head(
     """Builds the head of an early exit.
 
     Args:
-      kind: "conv" (EENet's three convolutions) or "linear" (pool and linear).
+      kind: "conv" (EENet's three convolutions), "linear" (pool and linear) or "flat"
+        (linear on the whole map, which binds it to one size of images).
       num_classes: C.
       reduction: The conv head's width is the map's channels divided by this.
       dtype: Compute type; parameters and logits are float32.
@@ -69,4 +86,6 @@ def build_head(
         return ConvHead(num_classes, reduction, dtype)
     if kind == "linear":
         return LinearHead(num_classes, dtype)
+    if kind == "flat":
+        return FlatHead(num_classes, dtype)
     raise UserError(f"model.options.head={kind!r} is unknown; choose from {HEADS}")

@@ -143,7 +143,7 @@ def cifar_resnet(
       exits: Locations; by default the ends of the first and second stage, (n, 2n).
       width: Channels of the first stage; the later ones have 2 and 4 times as many.
       shortcut: "identity" (option A) or "projection" where the shape changes.
-      head: Head of the early exits, "conv" or "linear".
+      head: Head of the early exits, "conv", "linear" or "flat".
       reduction: Of the conv head.
       dtype: Compute type.
 

@@ -63,7 +63,7 @@ def imagenet_resnet(
         ResNet-18 and (3, 7, 13) for the others.
       stem: "imagenet" (7x7 of stride 2 and max pool, for 224x224) or "small" (one 3x3
         of stride 1, for 32x32).
-      head: Head of the early exits, "conv" or "linear".
+      head: Head of the early exits, "conv", "linear" or "flat".
       reduction: Of the conv head.
       dtype: Compute type.
 

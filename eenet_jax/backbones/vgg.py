@@ -1,7 +1,8 @@
 """VGG-11 and VGG-19 with BatchNorm and exits, as in torchvision.
 
 An exit location counts the blocks before it. A block is one convolution with its
-BatchNorm and ReLU, or one max pool: 13 blocks in VGG-11, 21 in VGG-19.
+BatchNorm and ReLU, or one pool: 14 blocks in VGG-11, 22 in VGG-19, the last of which
+is the average pool before the classifier.
 """
 
 import functools
@@ -83,11 +84,19 @@ class MaxPool(nn.Module):
         return nn.max_pool(x, (2, 2), (2, 2))
 
 
+class AveragePool(nn.Module):
+    """Averages a map to size x size bins."""
+
+    size: int
+
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        return adaptive_avg_pool(x, self.size)
+
+
 class Classifier(nn.Module):
-    """VGG's classifier: pool, then three linear layers with dropout between them."""
+    """VGG's classifier: three linear layers with dropout between them."""
 
     num_classes: int
-    pool: int
     hidden: int
     dropout: float
     dtype: Any = jnp.float32
@@ -98,8 +107,8 @@ class Classifier(nn.Module):
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
-        x = adaptive_avg_pool(carry, self.pool)
-        x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # PyTorch's order: D, H, W
+        x = carry.transpose(0, 3, 1, 2)  # PyTorch's order: D, H, W
+        x = x.reshape(x.shape[0], -1)
         for i in range(2):
             x = relu(Linear(self.hidden, self.dtype, name=f"linear{i}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -128,10 +137,10 @@ def vgg_bn(
       depth: 11 or 19.
       exits: Locations; by default after every max pool but the last, (2, 4, 7, 10) for
         VGG-11 and (3, 6, 11, 16) for VGG-19. 0 would read the image itself.
-      pool: The classifier averages its map to pool x pool; 7 suits 224x224 images.
+      pool: The last map is averaged to pool x pool; 7 suits 224x224 images.
       hidden: Width of the classifier's two hidden layers.
       dropout: Share of hidden units dropped in training, in [0, 1).
-      head: Head of the early exits, "conv" or "linear".
+      head: Head of the early exits, "conv", "linear" or "flat".
       reduction: Of the conv head.
       dtype: Compute type.
 
@@ -151,13 +160,14 @@ def vgg_bn(
     blocks: list[nn.Module] = []
     for width, length in zip(WIDTHS, lengths, strict=True):
         blocks += [*(ConvBlock(width, dtype) for _ in range(length)), MaxPool()]
+    blocks.append(AveragePool(pool))
     after_pools = tuple(itertools.accumulate(length + 1 for length in lengths[:-1]))
     return build_staged(
         Images(),
         blocks,
         exits=after_pools if exits is None else exits,
         early_head=build_head(head, num_classes, reduction=reduction, dtype=dtype),
-        last_head=Classifier(num_classes, pool, hidden, dropout, dtype),
+        last_head=Classifier(num_classes, hidden, dropout, dtype),
         image_size=SMALLEST * pool,
     )
 

@@ -1,6 +1,7 @@
 """Replays a policy on saved predictions."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,14 +68,16 @@ def simulate(
         policy and split on the number of classes.
     """
     policy.check_for(split, costs)
-    exit_index, labels, scores = jax.device_get(_replay(policy, split.logits))
+    exit_index, labels, scores = jax.device_get(
+        _replay(policy, split.logits, split.features)
+    )
     charges = policy.charges(costs, head_costs)
     return Decisions(exit_index, labels, scores, charges[exit_index])
 
 
 @jax.jit
-def _replay(policy: Policy, logits: jax.Array):
-    scores = policy.scores(logits)
+def _replay(policy: Policy, logits: jax.Array, features: Any):
+    scores = policy.scores(logits, features)
     exit_index = first_exit(scores, policy.thresholds)
     answers = jnp.argmax(policy.outputs(logits), axis=-1)  # [K, N]
     answer = jnp.take_along_axis(answers, exit_index[None], axis=0)[0]

@@ -27,6 +27,7 @@ from eenet_jax.schedulers import (
 from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.folds import draw_share
+from eenet_jax.schedulers.leenet import gate_policy
 from eenet_jax.schedulers.policy import Policy, load_policy, save_policy
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Frontier",
     "Policy",
     "fit",
+    "gate_policy",
     "load",
     "load_policy",
     "missing_evidence",

@@ -282,4 +282,4 @@ _scores = jax.jit(Policy.scores)
 
 def score_split(policy: Policy, split: Split) -> np.ndarray:
     """Scores a whole split at all exits, float32 ``[K, N]``."""
-    return np.asarray(_scores(policy, split.logits))
+    return np.asarray(_scores(policy, split.logits, split.features))

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -152,12 +153,23 @@ class Policy:
         """Returns the logits that all exits answer with, ``[K, B, C]``, likewise."""
         return adjust_lib.adjust_all(self.adjustment, logits)
 
-    def scores(self, logits: jax.Array) -> jax.Array:
-        """Scores samples at all exits, ``[K, B, C] -> [K, B]``, as if none left."""
+    def scores(
+        self, logits: jax.Array, features: Sequence[jax.Array] | None = None
+    ) -> jax.Array:
+        """Scores samples at all exits as if none left.
+
+        Args:
+          logits: ``[K, B, C]``.
+          features: Of each exit ``[B, D_k]``, for gates that read them.
+
+        Returns:
+          ``[K, B]``.
+        """
         trail = self.init_trail(logits.shape[1])
+        given = (None,) * self.num_exits if features is None else features
         scores = []
         for k in range(self.num_exits):
-            score, trail = self.step(k, Evidence(logits[k]), trail)
+            score, trail = self.step(k, Evidence(logits[k], given[k]), trail)
             scores.append(score)
         return jnp.stack(scores)
 

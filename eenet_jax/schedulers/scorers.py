@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.schedulers import confidence
+from eenet_jax.schedulers import confidence, feature_gates
 from eenet_jax.schedulers.evidence import (
     Evidence,
     entropy_confidence,
@@ -135,6 +135,17 @@ def _advantage(params, k, evidence, trail):
     return confidence.advantage(params, k, x, answer), trail
 
 
+def _gate(kind):
+    """Scores by a gate on the exit's features; logits are not looked at."""
+
+    def step(params, k, evidence, trail):
+        if k == params["bias"].shape[0]:  # the last exit takes all that is left
+            return jnp.zeros(len(evidence.logits)), trail
+        return feature_gates.gate_score(kind, params, k, evidence.features), trail
+
+    return Scorer(_no_trail, step)
+
+
 SCORERS = {
     "max_prob": Scorer(_no_trail, _max_prob),
     "entropy": Scorer(_no_trail, _entropy),
@@ -142,4 +153,5 @@ SCORERS = {
     "eenet_linear": _linear(linear_inputs),
     "eenet": _linear(logit_inputs),
     "lagrangian": Scorer(_advantage_trail, _advantage),
+    **{f"gate_{kind}": _gate(kind) for kind in feature_gates.INPUTS},
 }

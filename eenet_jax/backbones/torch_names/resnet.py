@@ -60,7 +60,7 @@ class _Cuts:
         return layer, block - self.layers[layer - 1]
 
 
-def _cuts(module: StagedModule) -> _Cuts:
+def find_cuts(module: StagedModule) -> _Cuts:
     lengths = [len(stage.blocks) for stage in module.stages]
     widths = [block.spec.width for stage in module.stages for block in stage.blocks]
     new = [a != b for a, b in itertools.pairwise([None, *widths])]
@@ -105,7 +105,7 @@ def _single_exit(shortcut: str, classifier: str) -> Callable[[StagedModule], Nam
     """Keys of networks with one exit: ``layer2.0.conv1``; early heads have none."""
 
     def build(network: StagedModule) -> Naming:
-        cuts = _cuts(network)
+        cuts = find_cuts(network)
 
         def block(b: int, module: str) -> str:
             layer, index = cuts.place(b)
@@ -121,7 +121,7 @@ def _single_exit(shortcut: str, classifier: str) -> Callable[[StagedModule], Nam
 
 def _eenet(network: StagedModule) -> Naming:
     """Keys ``layer{layer}.{segment}.{index in it}`` and ``ee{layer}.{exit in it}``."""
-    cuts = _cuts(network)
+    cuts = find_cuts(network)
 
     def block(b: int, module: str) -> str:
         layer, index = cuts.place(b)
@@ -142,7 +142,7 @@ def _eenet(network: StagedModule) -> Naming:
 
 
 def _resnet8(network: StagedModule) -> Naming:
-    cuts = _cuts(network)
+    cuts = find_cuts(network)
 
     def block(b: int, module: str) -> str:
         return f"backbone.{b}.layers.{RESNET8_BLOCK[module]}"

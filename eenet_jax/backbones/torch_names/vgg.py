@@ -7,21 +7,25 @@ from eenet_jax.backbones.torch_names import LEAVES, Format, Naming, Path
 from eenet_jax.backbones.vgg import ConvBlock
 
 # Entries of ``features`` that a convolution takes with its BatchNorm and ReLU, and
-# the first two of them. A max pool takes one entry.
+# the first two of them. A max pool takes one entry; the average pool is the last block.
 CONV_ENTRIES = 3
 MODULES = {"conv": 0, "bn": 1}
 # ReLU and dropout stand between the linear layers.
 CLASSIFIER = {"linear0": 0, "linear1": 3, "linear2": 6}
 
 
-def _vgg(network: StagedModule) -> Naming:
+def entries(network: StagedModule) -> list[list[int]]:
+    """Returns the entry of ``features`` at which each block of each stage begins."""
     sizes = [
         [CONV_ENTRIES if isinstance(block, ConvBlock) else 1 for block in stage.blocks]
         for stage in network.stages
     ]
-    entries = itertools.accumulate(itertools.chain(*sizes), initial=0)
-    # The entry of features at which each stage's blocks begin.
-    first = [list(itertools.islice(entries, len(stage))) for stage in sizes]
+    firsts = itertools.accumulate(itertools.chain(*sizes), initial=0)
+    return [list(itertools.islice(firsts, len(stage))) for stage in sizes]
+
+
+def _vgg(network: StagedModule) -> Naming:
+    first = entries(network)
     last_head = f"heads_{len(network.heads) - 1}"
 
     def name(path: Path) -> str | None:

@@ -1,0 +1,107 @@
+"""Keys of LEENet's networks: the backbone's own, with modules wrapped by exits.
+
+An exit stands in front of a module, say ``layer2``: the module's own weights are then
+found under ``layer2.module``, the exit's under ``layer2.classifier`` and
+``layer2.exit_gate``.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable
+
+from eenet_jax.backbones.staged import StagedModule
+from eenet_jax.backbones.torch_names import (
+    LEAVES,
+    Format,
+    Naming,
+    Path,
+    densenet,
+    resnet,
+    vgg,
+)
+
+Wrapped = Callable[[StagedModule], tuple[str, ...]]
+
+
+def exit_locations(module: StagedModule) -> tuple[int, ...]:
+    """Returns how many blocks stand before each early exit."""
+    lengths = [len(stage.blocks) for stage in module.stages]
+    return tuple(itertools.accumulate(lengths[:-1]))
+
+
+def _vgg(module: StagedModule, *, pool: str) -> tuple[str, ...]:
+    """``features.{i}``, or what follows them: the average pool or the classifier."""
+    entries = list(itertools.chain(*vgg.entries(module)))
+    names = [f"features.{entry}" for entry in entries[:-1]] + [pool]
+    return tuple(names[location] for location in exit_locations(module))
+
+
+def _resnet(module: StagedModule) -> tuple[str, ...]:
+    """``layer{n}``, or ``layer{n}.{i}`` where the exit stands inside of a layer."""
+    cuts = resnet.find_cuts(module)
+    places = [cuts.place(location) for location in cuts.exits]
+    return tuple(
+        f"layer{layer}" + (f".{index}" if index else "") for layer, index in places
+    )
+
+
+def _densenet(module: StagedModule) -> tuple[str, ...]:
+    return tuple(f"dense{location + 1}" for location in exit_locations(module))
+
+
+@dataclasses.dataclass(frozen=True)
+class Leenet:
+    """How LEENet's checkpoints of one architecture are spelt.
+
+    Attributes:
+      base: Of the network without exits.
+      wrapped: From a network to the names of the modules that its exits stand before.
+      prefix: Before every key: "model." as saved, or "".
+    """
+
+    base: Format
+    wrapped: Wrapped
+    prefix: str
+
+    def format(self) -> Format:
+        """Returns the format of the network and its exits' classifiers."""
+        return Format(
+            self._naming,
+            rf"(?:model\.)?{self.base.classes_key}",
+            ignored=(r".*\.exit_gate\.(weight|bias)",),
+        )
+
+    def gates(self, module: StagedModule) -> tuple[str, ...]:
+        """Returns the keys of the early exits' gates, without ``.weight``."""
+        return tuple(f"{self.prefix}{name}.exit_gate" for name in self.wrapped(module))
+
+    def _naming(self, module: StagedModule) -> Naming:
+        plain, wrapped = self.base.naming(module), self.wrapped(module)
+
+        def name(path: Path) -> str:
+            key = plain(path)
+            if key is None:  # an early head
+                k = int(path[0].removeprefix("heads_"))
+                return f"{self.prefix}{wrapped[k]}.classifier.{LEAVES[path[-1]]}"
+            for module_name in wrapped:
+                if key.startswith(f"{module_name}."):
+                    key = key.replace(module_name, f"{module_name}.module", 1)
+            return f"{self.prefix}{key}"
+
+        return name
+
+
+SPELLINGS = {
+    "leenet_vgg11_bn": tuple(
+        Leenet(vgg.TORCHVISION, functools.partial(_vgg, pool=pool), prefix)
+        for pool in ("avgpool", "classifier.0")
+        for prefix in ("", "model.")
+    ),
+    "leenet_resnet50": tuple(
+        Leenet(resnet.TORCHVISION, _resnet, prefix) for prefix in ("", "model.")
+    ),
+    "leenet_densenet121": tuple(
+        Leenet(densenet.SINGLE_EXIT, _densenet, prefix) for prefix in ("", "model.")
+    ),
+}

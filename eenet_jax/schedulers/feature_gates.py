@@ -1,0 +1,84 @@
+"""Gates that read an exit's features, as LEENet's do: their inputs and their score."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eenet_jax.errors import UserError
+
+BINS = 2  # on either axis, of "bins"
+# A sample leaves where sigmoid(w . x + b) is above one half.
+OPEN = np.nextafter(np.float32(0.5), np.float32(1))
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # PyTorch's order: D, H, W
+
+
+def _average(x: jax.Array) -> jax.Array:
+    return x.mean((1, 2))
+
+
+def _max(x: jax.Array) -> jax.Array:
+    return x.max((1, 2))
+
+
+def _both(x: jax.Array) -> jax.Array:
+    return jnp.concatenate([_average(x), _max(x)], axis=-1)
+
+
+def _bins(x: jax.Array) -> jax.Array:
+    parts = [
+        jnp.array_split(rows, BINS, axis=2) for rows in jnp.array_split(x, BINS, 1)
+    ]
+    return jnp.concatenate([_average(bin_) for row in parts for bin_ in row], axis=-1)
+
+
+# From a map [B, H, W, D] to numbers [B, F].
+INPUTS = {
+    "flat": _flat,  # all of them, the published form: F = D H W
+    "average": _average,  # over the map, per channel: F = D
+    "max": _max,  # likewise
+    "both": _both,  # average and maximum: F = 2 D
+    "bins": _bins,  # averages over the map's quarters: F = 4 D
+}
+
+
+def gate_inputs(kind: str, features: jax.Array) -> jax.Array:
+    """Returns what a gate reads of an exit's features.
+
+    Args:
+      kind: One of ``INPUTS``.
+      features: Maps ``[B, H, W, D]``; or ``[B, F]``, which are taken as they are: a
+        text's pooled state, or inputs that were made of maps before.
+
+    Returns:
+      float32 ``[B, F]``.
+
+    Raises:
+      UserError: If there is no such kind.
+    """
+    if kind not in INPUTS:
+        raise UserError(f"gates.inputs={kind!r} is unknown; choose from {[*INPUTS]}")
+    features = features.astype(jnp.float32)
+    return features if features.ndim == 2 else INPUTS[kind](features)
+
+
+def gate_score(
+    kind: str, params: dict[str, Any], k: int, features: jax.Array
+) -> jax.Array:
+    """Returns how open gate ``k`` is, in [0, 1].
+
+    Args:
+      kind: One of ``INPUTS``.
+      params: ``weight_k`` ``[F_k]`` for every early exit, and ``bias`` ``[K - 1]``.
+      k: Exit, 0-based, not the last.
+      features: As ``gate_inputs`` takes them.
+
+    Returns:
+      float32 ``[B]``.
+    """
+    x = gate_inputs(kind, features)
+    return jax.nn.sigmoid(x @ params[f"weight_{k}"] + params["bias"][k])
