@@ -25,6 +25,7 @@ def compare(
     correct: np.ndarray,
     costs: np.ndarray,
     *,
+    charges: Mapping[str, np.ndarray] | None = None,
     limit: float = np.inf,
     group_size: int = 1,
     replicates: int = REPLICATES,
@@ -50,6 +51,8 @@ def compare(
         fit and Q budgets.
       correct: Whether exit k is right, ``[K, N]``.
       costs: ``[K]``, not falling.
+      charges: For each scheduler what each of its policies is charged at each exit,
+        ``[S, Q, K]``; None: ``costs`` for all.
       limit: Where the cost range ends if that is below ``costs[-1]``: the largest
         budget asked for.
       group_size: So many consecutive samples are resampled together (pixels of an
@@ -69,7 +72,16 @@ def compare(
     if not exits:
         return {}
     costs, correct = np.asarray(costs, np.float64), np.asarray(correct, np.float64)
-    points, grid = _reference_costs(exits, costs, limit)
+    if charges is None:
+        charges = {
+            name: np.broadcast_to(costs, (*np.shape(of_seeds)[:2], len(costs)))
+            for name, of_seeds in exits.items()
+        }
+    spent = {
+        name: np.take_along_axis(np.asarray(charges[name]), of_seeds.astype(int), 2)
+        for name, of_seeds in exits.items()
+    }
+    points, grid = _reference_costs(spent, costs, limit)
     at = np.concatenate([points, grid])
     num_samples = correct.shape[1]
     starts = np.arange(0, num_samples, group_size)
@@ -77,7 +89,8 @@ def compare(
 
     found = {}
     for name, of_seeds in exits.items():
-        sums = (_group_sums(e, correct, costs, starts) for e in of_seeds)
+        pairs = zip(of_seeds, spent[name], strict=True)
+        sums = (_group_sums(e, correct, s, costs[0], starts) for e, s in pairs)
         read = [_read_all(draws, s, at) for s in sums]
         found[name] = _with_means(np.stack(read))  # [S, 1 + R, M]
     reference = REFERENCE if REFERENCE in found else next(iter(found))
@@ -95,26 +108,31 @@ def compare(
 
 
 def _reference_costs(
-    exits: Mapping[str, np.ndarray], costs: np.ndarray, limit: float
+    spent: Mapping[str, np.ndarray], costs: np.ndarray, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the costs ``[3]`` and ``[20]`` at which to compare."""
     low, high = costs[0], max(costs[0], min(costs[-1], limit))
     points = low + np.array(SHARES) * (high - low)
-    tops = [costs[e].mean(axis=-1).max() for of in exits.values() for e in of]
+    tops = [s.mean(axis=-1).max() for of_seeds in spent.values() for s in of_seeds]
     top = min(tops) if min(tops) > low * (1 + 1e-9) else max(tops)
     return points, np.linspace(low, top, GRID_SIZE)
 
 
 def _group_sums(
-    exit_index: np.ndarray, correct: np.ndarray, costs: np.ndarray, starts: np.ndarray
+    exit_index: np.ndarray,
+    correct: np.ndarray,
+    spent: np.ndarray,
+    first: float,
+    starts: np.ndarray,
 ) -> np.ndarray:
     """Sums right answers, costs and samples in groups, ``[Q, N] -> [2 P + 1, G]``.
 
-    The first of P = 1 + Q policies stops everyone at the first exit.
+    The first of P = 1 + Q policies stops everyone at the first exit, at cost ``first``.
     """
+    spent = np.concatenate([np.full_like(spent[:1], first), spent])
     exit_index = np.concatenate([np.zeros_like(exit_index[:1]), exit_index])
     right = np.take_along_axis(correct, exit_index, axis=0)
-    values = np.concatenate([right, costs[exit_index], np.ones_like(right[:1])])
+    values = np.concatenate([right, spent, np.ones_like(right[:1])])
     if len(starts) == values.shape[-1]:
         return values
     return np.add.reduceat(values, starts, axis=-1)

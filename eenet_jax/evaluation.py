@@ -112,6 +112,9 @@ def evaluate(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
             adjust_split(adjustment, predictions.test).correct,
             costs,
+            charges={
+                n: np.stack([m.charges for m in of]) for n, of in measured.items()
+            },
             limit=budgets.max(),
         )
     return results
@@ -145,16 +148,19 @@ def _results(
     adjusted = adjust_split(adjustment, test)
     answers = adjusted.correct.mean(axis=1)
     budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
+    # Either knows where a sample will leave and runs no other head.
+    single = single_exit_costs(predictions)
+    lowest = np.minimum.accumulate(single[::-1])[::-1]  # of this exit or a later one
     bounds = {
-        "clairvoyant": clairvoyant(adjusted, costs, budgets),
-        "random": random_mixture(answers, costs, budgets),
+        "clairvoyant": clairvoyant(adjusted, lowest, budgets),
+        "random": random_mixture(answers, single, budgets),
     }
     return {
         "cost_unit": predictions.cost_unit,
         "costs": costs.tolist(),
         "exit_accuracy": {part: values.tolist() for part, values in alone.items()},
         "adjustment": _adjustment_record(adjustment),
-        "single_exit_costs": single_exit_costs(predictions).tolist(),
+        "single_exit_costs": single.tolist(),
         **{
             name: {"budgets": budgets.tolist(), "test_accuracy": values.tolist()}
             for name, values in bounds.items()

@@ -25,6 +25,7 @@ class Measured:
       records: One a budget, as in ``results.json``.
       exits: Exits taken on the test part, uint8 or wider, ``[Q, N]``.
       policies: What was measured, as many.
+      charges: What each is charged at each exit, ``[Q, K]``.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
         ``score_quality`` and ``per_class`` as in ``results.json``.
     """
@@ -32,6 +33,7 @@ class Measured:
     records: list[dict[str, Any]]
     exits: np.ndarray
     policies: list[Policy]
+    charges: np.ndarray
     middle: dict[str, dict[str, Any]]
 
 
@@ -52,12 +54,17 @@ def measure(
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
     correct = adjust_split(policy.adjustment, test).correct
+    charges = [p.charges(costs, predictions.head_costs) for p in policies]
     of_classes = metrics.per_class(
-        on_test.exit_index, correct, test.labels, costs, predictions.num_classes
+        on_test.exit_index,
+        correct,
+        test.labels,
+        policy.charges(costs, predictions.head_costs),
+        predictions.num_classes,
     )
     quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
     found = {"score_quality": quality, "per_class": {"budget": budget, **of_classes}}
-    return Measured(records, np.stack(exits), policies, found)
+    return Measured(records, np.stack(exits), policies, np.stack(charges), found)
 
 
 def _record(

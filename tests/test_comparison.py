@@ -244,3 +244,24 @@ def test_seeds_where_nothing_is_compared(run, flag, message) -> None:
     assert status == 1 and out == "" and message in err
     status, _, err = run("--seeds=0")
     assert status == 1 and "--seeds=0" in err
+
+
+def test_policies_are_compared_at_what_they_are_charged() -> None:
+    rng = np.random.default_rng(0)
+    correct = rng.random((3, 400)) < np.array([0.5, 0.7, 0.9])[:, None]
+    exits = np.stack([rng.choice([0, 2], 400, p=[1 - p, p]) for p in (0.3, 0.8)])[None]
+    cheaper = COSTS - np.array([0.0, 0.0, 0.4])
+    charges = {"idle": np.broadcast_to(cheaper, (1, 2, 3))}
+    charges["all"] = np.broadcast_to(COSTS, (1, 2, 3))
+    found = compare(
+        {"idle": exits, "all": exits}, correct, COSTS, charges=charges, replicates=5
+    )
+    at = np.array(found["costs"]["points"])
+    right = np.take_along_axis(correct, exits[0], 0).mean(1)
+    right = np.append(correct[0].mean(), right)
+    for name, costs in (("idle", cheaper), ("all", COSTS)):
+        spent = np.append(COSTS[0], costs[exits[0]].mean(1))
+        expected = np.interp(at, spent, right)
+        accuracy = found["schedulers"][name]["points"]["accuracy"]
+        np.testing.assert_allclose(accuracy, expected, rtol=1e-5)
+    assert found["costs"]["grid"][-1] == pytest.approx(cheaper[exits[0][1]].mean())
