@@ -24,11 +24,19 @@ from eenet_jax.runtime import simulate
 NUM_BUDGETS = 60
 
 
-def exits_taken(fitted: schedulers.Frontier, given: Predictions) -> np.ndarray:
-    """Returns the exit of each test sample for budgets all over the range, [Q, N]."""
+def replay(
+    fitted: schedulers.Frontier, given: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replays policies for budgets all over the range on the test part.
+
+    Returns:
+      Exits taken, ``[Q, N]``, and what each policy is charged at each exit, ``[Q, K]``.
+    """
     budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
-    runs = (simulate(fitted.for_budget(b), given.test, given.costs) for b in budgets)
-    return np.stack([run.exit_index for run in runs])
+    policies = [fitted.for_budget(budget) for budget in budgets]
+    costs = given.costs, given.head_costs
+    exits = [simulate(policy, given.test, *costs).exit_index for policy in policies]
+    return np.stack(exits), np.stack([policy.charges(*costs) for policy in policies])
 
 
 def main() -> None:
@@ -54,7 +62,7 @@ def main() -> None:
     differences: dict[str, list[float]] = {}
     for path in args.files:
         given = load_predictions(path)
-        exits, seconds = {}, {}
+        exits, charges, seconds = {}, {}, {}
         for name in names:
             taken, spent = [], []
             for seed in range(args.seeds):
@@ -62,10 +70,15 @@ def main() -> None:
                 key = jax.random.key(seed)
                 fitted = schedulers.fit(name, given, key=key, **options)
                 spent.append(time.perf_counter() - start)
-                taken.append(exits_taken(fitted, given))
-            exits[name], seconds[name] = np.stack(taken), np.median(spent)
+                taken.append(replay(fitted, given))
+            exits[name], charges[name] = map(np.stack, zip(*taken, strict=True))
+            seconds[name] = np.median(spent)
         compared = compare(
-            exits, given.test.correct, given.costs, group_size=args.group_size
+            exits,
+            given.test.correct,
+            given.costs,
+            charges=charges,
+            group_size=args.group_size,
         )["schedulers"]
         base = compared["maxprob_opt"]["points_mean"]["accuracy"]
         for name, found in compared.items():
