@@ -34,9 +34,8 @@ def replay(
     """
     budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
     policies = [fitted.for_budget(budget) for budget in budgets]
-    costs = given.costs, given.head_costs
-    exits = [simulate(policy, given.test, *costs).exit_index for policy in policies]
-    return np.stack(exits), np.stack([policy.charges(*costs) for policy in policies])
+    exits = [simulate(p, given.test, *given.prices).exit_index for p in policies]
+    return np.stack(exits), np.stack([p.charges(*given.prices) for p in policies])
 
 
 def main() -> None:

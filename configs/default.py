@@ -111,6 +111,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.loss.distill_start = 0.75
     c.loss.distill_form = "per_sample"
 
+    c.gates = ml_collections.ConfigDict()
+    # What LEENet's gates read of the maps that exits read: "average" or "max" over the
+    # map, "both", "bins" (averages of its quarters) or "flat" (all of it, published,
+    # and large); "" keeps nothing for gates.
+    c.gates.inputs = ""
+
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 512  # over all devices
     return c

@@ -7,6 +7,7 @@ from typing import Any
 
 import ml_collections
 
+from eenet_jax.schedulers.feature_gates import INPUTS
 from eenet_jax.training.losses import DISTILL_FORMS
 from eenet_jax.training.optim import OPTIMIZERS, SCHEDULES
 
@@ -108,6 +109,7 @@ FIELDS: Mapping[str, Field] = {
     "loss.distill_temperature": _above(0),
     "loss.distill_start": _share(False),
     "loss.distill_form": _choice(*DISTILL_FORMS),
+    "gates.inputs": _choice("", *INPUTS),
     "eval.batch_size": _at_least(1, int),
 }
 

@@ -89,9 +89,8 @@ def fingerprint(
     for source in sorted(pathlib.Path(schedulers.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     val = predictions.val
-    heads = predictions.head_costs
-    arrays = (budgets, jax.random.key_data(key), predictions.costs)
-    arrays = arrays if heads is None else (*arrays, heads)
+    prices = (price for price in predictions.prices if price is not None)
+    arrays = (budgets, jax.random.key_data(key), *prices)
     for array in (*arrays, val.logits, val.labels, *(val.features or ())):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype}{array.shape}".encode())

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eenet_jax import distributed
+from eenet_jax import distributed, predictions
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.data import inputs as inputs_lib
 from eenet_jax.data.datasets import Dataset, Split
 from eenet_jax.data.inputs import EvalBatch
+from eenet_jax.schedulers.feature_gates import gate_inputs
 from eenet_jax.writers import Progress
 
 
@@ -45,6 +46,7 @@ class Predictor:
         self._backbone = backbone
         self._prepare = inputs_lib.prepare_eval(dataset)
         self._logits = jax.jit(self._compute_logits)
+        self._evidence = jax.jit(self._compute_evidence, static_argnames="inputs")
         self._counts = jax.jit(self._compute_counts)
         self._to_heads = jax.jit(self._compute_to_heads, static_argnames="heads")
 
@@ -59,6 +61,24 @@ class Predictor:
         return self._gather(
             split, label, lambda batch: self._logits(variables, batch), axis=1
         )
+
+    def evidence(
+        self, variables: Any, split: Split, inputs: str, label: str = ""
+    ) -> predictions.Split:
+        """Computes logits, and what gates read of every early exit.
+
+        Args:
+          variables: The backbone's variables.
+          split: Of the data set.
+          inputs: One of ``schedulers.feature_gates.INPUTS``.
+          label: Shown beside the progress bar.
+        """
+        logits, features = self._gather(
+            split,
+            label,
+            lambda batch: self._evidence(variables, batch, inputs=inputs),
+        )
+        return predictions.Split(logits.swapaxes(0, 1), split.labels, features)
 
     def head_inputs(self, variables: Any, split: Split, heads: int) -> tuple[Any, ...]:
         """Computes what the first ``heads`` heads read, leaves ``[N, ...]``."""
@@ -112,6 +132,18 @@ class Predictor:
 
     def _compute_logits(self, variables: Any, batch: Any) -> jax.Array:
         return self._backbone.apply(variables, self._prepare(batch))[0]
+
+    def _compute_evidence(self, variables: Any, batch: Any, *, inputs: str) -> Any:
+        backbone = self._backbone
+        carry = backbone.stem(variables, self._prepare(batch))
+        logits, features = [], []
+        for k in range(backbone.num_exits):
+            carry = backbone.stage(k, variables, carry)
+            logits.append(backbone.head(k, variables, carry))
+            features.append(
+                gate_inputs(inputs, backbone.exit_features(k, variables, carry))
+            )
+        return jnp.stack(logits, axis=1), tuple(features[:-1])  # [B, K, C], [B, F_k]
 
     def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
         return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]

@@ -54,12 +54,12 @@ def measure(
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
     correct = adjust_split(policy.adjustment, test).correct
-    charges = [p.charges(costs, predictions.head_costs) for p in policies]
+    charges = [p.charges(*predictions.prices) for p in policies]
     of_classes = metrics.per_class(
         on_test.exit_index,
         correct,
         test.labels,
-        policy.charges(costs, predictions.head_costs),
+        policy.charges(*predictions.prices),
         predictions.num_classes,
     )
     quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
@@ -72,9 +72,8 @@ def _record(
 ) -> tuple[dict[str, Any], Decisions]:
     """Returns the record, and what the policy did on the test part."""
     val, test = predictions.val, predictions.test
-    costs = predictions.costs, predictions.head_costs
-    on_val = simulate(policy, val, *costs)
-    on_test = simulate(policy, test, *costs)
+    on_val = simulate(policy, val, *predictions.prices)
+    on_test = simulate(policy, test, *predictions.prices)
     budget = on_val.mean_cost if budget is None else budget
     record = {
         "budget": budget,

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from eenet_jax import prediction_checks as checks
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
 
 LARGEST = 1e30  # of a logit: beyond it float32 arithmetic overflows
 TINY = 1e-30  # probabilities below this count as this, so that logarithms are finite
-ROW_TOLERANCE = {np.dtype(np.float16): 2e-2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Predictions:
       gate_costs: float64 ``[K]``, gate k alone, or None.
       activation_mean: float64 ``[K]``, mean absolute logit on training data, or None.
       checkpoint_step: Step of the checkpoint that made them, or None.
+      gate_inputs: What the features are of the network's maps, one of
+        ``schedulers.feature_gates.INPUTS``.
     """
 
     val: Split
@@ -73,11 +75,17 @@ class Predictions:
     gate_costs: np.ndarray | None = None
     activation_mean: np.ndarray | None = None
     checkpoint_step: int | None = None
+    gate_inputs: str = "flat"
 
     @property
     def num_exits(self) -> int:
         """K."""
         return len(self.costs)
+
+    @property
+    def prices(self) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """``costs``, ``head_costs`` and ``gate_costs``."""
+        return self.costs, self.head_costs, self.gate_costs
 
     @property
     def num_classes(self) -> int:
@@ -103,7 +111,7 @@ class Predictions:
         arrays = {"costs": np.asarray(costs)}
         if head_costs is not None:
             arrays["head_costs"] = np.asarray(head_costs)
-        costs, head_costs = _prices(arrays, self.num_exits)
+        costs, head_costs = checks.prices(arrays, self.num_exits)
         return dataclasses.replace(
             self,
             costs=costs,
@@ -117,6 +125,8 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
     """Writes a predictions file whole or not at all."""
     path = pathlib.Path(path)
     arrays = {"costs": predictions.costs, "cost_unit": predictions.cost_unit}
+    if predictions.val.features is not None:
+        arrays["gate_inputs"] = predictions.gate_inputs
     for part in ("val", "test"):
         split = getattr(predictions, part)
         arrays[f"{part}_logits"] = split.logits
@@ -153,7 +163,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
             f"{list(val.logits.shape)} and {list(test.logits.shape)} [K, N, C]"
         )
     num_exits = len(val.logits)
-    costs, head_costs = _prices(arrays, num_exits)
+    costs, head_costs = checks.prices(arrays, num_exits)
     step = arrays.get("checkpoint_step")
     if step is not None and (step.shape or not np.issubdtype(step.dtype, np.integer)):
         raise UserError(f"checkpoint_step={step} must be one integer")
@@ -163,37 +173,11 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
         costs=costs,
         cost_unit=str(arrays.get("cost_unit", "units")),
         head_costs=head_costs,
-        gate_costs=_per_exit(arrays, "gate_costs", num_exits),
-        activation_mean=_per_exit(arrays, "activation_mean", num_exits),
+        gate_costs=checks.per_exit(arrays, "gate_costs", num_exits),
+        activation_mean=checks.per_exit(arrays, "activation_mean", num_exits),
         checkpoint_step=None if step is None else int(step),
+        gate_inputs=str(arrays.get("gate_inputs", "flat")),
     )
-
-
-def _prices(
-    arrays: Mapping[str, np.ndarray], num_exits: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads ``costs`` and ``head_costs`` and checks them together."""
-    costs = _per_exit(arrays, "costs", num_exits)
-    if costs is None:
-        raise UserError(
-            "the key 'costs' is missing: float [K], the cost per sample up to each exit"
-        )
-    falls = np.flatnonzero(np.diff(costs) < 0)
-    if len(falls):
-        k = int(falls[0]) + 1
-        raise UserError(
-            f"costs[{k}]={costs[k]} is below costs[{k - 1}]={costs[k - 1]}; costs are "
-            "cumulative and must not fall"
-        )
-    if costs[-1] <= 0:
-        raise UserError(f"costs[{num_exits - 1}]={costs[-1]} must be above 0")
-    head_costs = _per_exit(arrays, "head_costs", num_exits)
-    if head_costs is not None:
-        stages = np.diff(costs - np.cumsum(head_costs), prepend=0.0)
-        rule = "is more than exit k adds to costs, which include the heads so far"
-        too_much = stages < -1e-9 * costs[-1]
-        _refuse_first("head_costs", head_costs, too_much, rule)
-    return costs, head_costs
 
 
 def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
@@ -214,80 +198,10 @@ def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
         )
     wide = values.astype(np.float64)
     usable = np.abs(wide) <= LARGEST  # False for NaN and infinity too
-    _refuse_first(name, values, ~usable, f"must be finite, at most {LARGEST:g}")
+    checks.refuse_first(name, values, ~usable, f"must be finite, at most {LARGEST:g}")
     logits = values.astype(np.float32)
     if name.endswith("_probs"):
-        _check_rows(name, values)
+        checks.check_rows(name, values)
         logits = np.log(np.maximum(logits, TINY))
-    labels = _labels(arrays, f"{part}_labels", *values.shape[1:])
-    return Split(logits, labels, _features(arrays, part, *values.shape[:2]))
-
-
-def _check_rows(name: str, probs: np.ndarray) -> None:
-    _refuse_first(name, probs, probs < 0, "must not be negative")
-    sums = probs.sum(axis=-1, dtype=np.float64)
-    wrong = np.abs(sums - 1) > ROW_TOLERANCE.get(probs.dtype, 1e-3)
-    _refuse_first(f"sum of {name}", sums, wrong, "must be 1")
-
-
-def _labels(
-    arrays: Mapping[str, np.ndarray], name: str, num_samples: int, num_classes: int
-) -> np.ndarray:
-    if name not in arrays:
-        raise UserError(f"{name} is missing: integers [N]")
-    labels = arrays[name]
-    integers = np.issubdtype(labels.dtype, np.integer)
-    if not integers or labels.shape != (num_samples,):
-        raise UserError(
-            f"{name} must be integers [{num_samples}], not {labels.dtype} "
-            f"{list(labels.shape)}"
-        )
-    outside = (labels < 0) | (labels >= num_classes)
-    _refuse_first(name, labels, outside, f"must be in 0..{num_classes - 1}")
-    return labels.astype(np.int32)
-
-
-def _features(
-    arrays: Mapping[str, np.ndarray], part: str, num_exits: int, num_samples: int
-) -> tuple[np.ndarray, ...] | None:
-    names = [f"{part}_features_{k}" for k in range(num_exits)]
-    present = [name for name in names if name in arrays]
-    if not present:
-        return None
-    for name in names[: len(present)]:
-        if name not in arrays:
-            raise UserError(f"{name} is missing, though {present[-1]} is there")
-        values = arrays[name]
-        floating = np.issubdtype(values.dtype, np.floating)
-        if not floating or values.ndim != 2 or len(values) != num_samples:
-            raise UserError(
-                f"{name} must be float [{num_samples}, D], not {values.dtype} "
-                f"{list(values.shape)}"
-            )
-        _refuse_first(name, values, ~np.isfinite(values), "must be finite")
-    return tuple(arrays[name].astype(np.float32) for name in present)
-
-
-def _per_exit(
-    arrays: Mapping[str, np.ndarray], name: str, num_exits: int
-) -> np.ndarray | None:
-    if name not in arrays:
-        return None
-    values = arrays[name]
-    number = values.dtype.kind in "iuf"
-    if not number or values.shape != (num_exits,):
-        raise UserError(
-            f"{name} must be numbers [{num_exits}], not {values.dtype} "
-            f"{list(values.shape)}"
-        )
-    values = values.astype(np.float64)
-    wrong = ~np.isfinite(values) | (values < 0)
-    _refuse_first(name, values, wrong, "must be finite and not negative")
-    return values
-
-
-def _refuse_first(name: str, values: np.ndarray, wrong: np.ndarray, rule: str) -> None:
-    if wrong.any():
-        index = tuple(int(i) for i in np.argwhere(wrong)[0])
-        place = ", ".join(map(str, index))
-        raise UserError(f"{name}[{place}]={values[index]} {rule}")
+    labels = checks.labels(arrays, f"{part}_labels", *values.shape[1:])
+    return Split(logits, labels, checks.features(arrays, part, *values.shape[:2]))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
@@ -74,7 +75,10 @@ def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
 
 
 def predict(trained: Trained) -> Predictions:
-    """Computes all exits over the validation and test parts, with costs in MFLOPs."""
+    """Computes all exits over the validation and test parts, with costs in MFLOPs.
+
+    Where the config says what gates read, it is kept as features.
+    """
     predictor = Predictor(
         trained.backbone,
         trained.dataset,
@@ -82,13 +86,20 @@ def predict(trained: Trained) -> Predictions:
         mesh=distributed.data_mesh(),
         num_workers=trained.config.data.num_workers,
     )
-    val, test = (
-        Split(predictor.logits(trained.variables, part, name), part.labels)
-        for name, part in (
-            ("validation", trained.dataset.val),
-            ("test", trained.dataset.test),
-        )
-    )
+    kind, splits = trained.config.gates.inputs, []
+    for name, part in (
+        ("validation", trained.dataset.val),
+        ("test", trained.dataset.test),
+    ):
+        if kind:
+            splits.append(predictor.evidence(trained.variables, part, kind, name))
+        else:
+            logits = predictor.logits(trained.variables, part, name)
+            splits.append(Split(logits, part.labels))
+    val, test = splits
+    gates = None
+    if kind:  # one multiply-add a number, and none at the last exit
+        gates = 2e-6 * np.array([*(f.shape[1] for f in val.features), 0.0])
     costs = exit_mflops(trained.backbone, trained.variables, trained.example())
     return Predictions(
         val=val,
@@ -96,7 +107,9 @@ def predict(trained: Trained) -> Predictions:
         costs=costs.costs,
         cost_unit=costs.unit,
         head_costs=costs.head_costs,
+        gate_costs=gates,
         checkpoint_step=trained.step,
+        gate_inputs=kind or "flat",
     )
 
 

@@ -17,8 +17,9 @@ import numpy as np
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_policy
+from eenet_jax.runtime.exit_step import places, take_exit
 from eenet_jax.runtime.prediction import Prediction
-from eenet_jax.runtime.staged import pad_rows, places, take_exit
+from eenet_jax.runtime.staged import pad_rows
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.writers import Progress
 
@@ -134,7 +135,7 @@ class _Run:
 def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
     carry, trail, rows = samples
     carry, trail, score, answer, leaves = take_exit(
-        backbone, variables, policy, k, carry, trail, latest_exit[rows]
+        backbone, variables, policy, k, carry, trail, latest_exit[rows], mask
     )
     return (carry, trail, rows), mask & ~leaves, (answer, score)
 

@@ -50,6 +50,7 @@ def simulate(
     split: Split,
     costs: np.ndarray,
     head_costs: np.ndarray | None = None,
+    gate_costs: np.ndarray | None = None,
 ) -> Decisions:
     """Replays a policy on one part of saved predictions.
 
@@ -62,6 +63,7 @@ def simulate(
       costs: Cumulative cost up to each exit, all heads included, ``[K]``.
       head_costs: Of the heads alone, ``[K]``; None charges those of all exits up to
         the one taken.
+      gate_costs: Of gates on features alone, ``[K]``; None charges nothing for them.
 
     Raises:
       UserError: If policy, split and costs do not agree on the number of exits, or
@@ -71,7 +73,7 @@ def simulate(
     exit_index, labels, scores = jax.device_get(
         _replay(policy, split.logits, split.features)
     )
-    charges = policy.charges(costs, head_costs)
+    charges = policy.charges(costs, head_costs, gate_costs)
     return Decisions(exit_index, labels, scores, charges[exit_index])
 
 

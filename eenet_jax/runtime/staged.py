@@ -18,8 +18,8 @@ from eenet_jax.distributed import DATA_AXIS
 from eenet_jax.errors import UserError
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_inputs, check_policy
+from eenet_jax.runtime.exit_step import places, take_exit
 from eenet_jax.runtime.prediction import Prediction
-from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.policy import Policy
 
 Ladders = tuple[tuple[int, ...], ...]
@@ -177,7 +177,7 @@ def _visit(
         carry, trail, rows = jax.tree.map(lambda leaf: leaf[place], state[:3])
         there = jnp.arange(size) < jnp.sum(there)
     carry, trail, score, answer, leaves = take_exit(
-        backbone, variables, policy, k, carry, trail, latest_exit[rows]
+        backbone, variables, policy, k, carry, trail, latest_exit[rows], there
     )
     left = jnp.where(there & leaves, rows, batch_size)  # beyond the end: dropped
     answers = tuple(
@@ -189,55 +189,6 @@ def _visit(
     between = (carry, trail, rows, there & ~leaves)
     between = jax.tree.map(lambda leaf: pad_rows(leaf, batch_size), between)
     return _State(*between, answers)
-
-
-def take_exit(
-    backbone: Backbone,
-    variables: Any,
-    policy: Policy,
-    k: int,
-    carry: Any,
-    trail: Any,
-    latest_exit: jax.Array,
-) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array]:
-    """Runs stage ``k`` and asks the policy who may leave.
-
-    Where nobody may, the head is not run, unless later scores need it.
-
-    Args:
-      backbone: The network.
-      variables: Its variables.
-      policy: The policy.
-      k: Stage and exit, 0-based.
-      carry: Before the stage, leaves ``[S, ...]``.
-      trail: The policy's, likewise.
-      latest_exit: The last exit that each sample may wait for, int ``[S]``.
-
-    Returns:
-      Carry and trail behind the exit, scores ``[S]``, the logits of the answers
-      ``[S, C]``, and who leaves, bool ``[S]``.
-    """
-    carry = backbone.stage(k, variables, carry)
-    count = len(latest_exit)
-
-    def test(carry, trail):
-        evidence = Evidence(
-            backbone.head(k, variables, carry),
-            lambda: backbone.exit_features(k, variables, carry),
-        )
-        answer = policy.output(k, evidence.logits, trail)
-        score, trail = policy.step(k, evidence, trail)
-        leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
-        return trail, score, answer, leaves
-
-    def pass_by(carry, trail):
-        answer = jnp.zeros((count, backbone.num_classes), jnp.float32)
-        return trail, jnp.zeros(count, jnp.float32), answer, jnp.zeros(count, bool)
-
-    if policy.looks_back or k == backbone.num_exits - 1:
-        return carry, *test(carry, trail)
-    asked = (policy.thresholds[k] < jnp.inf) | jnp.any(latest_exit <= k)
-    return carry, *jax.lax.cond(asked, test, pass_by, carry, trail)
 
 
 def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:
@@ -254,14 +205,6 @@ def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:
         return backbone.head(k, variables, carry)
 
     return jax.jit(run)
-
-
-def places(there: jax.Array, size: int) -> jax.Array:
-    """Returns the indices of the True values, in order, padded with 0 to ``size``."""
-    rank = jnp.cumsum(there, dtype=jnp.int32) - 1
-    target = jnp.where(there, rank, size)
-    numbers = jnp.arange(len(there), dtype=jnp.int32)
-    return jnp.zeros(size, jnp.int32).at[target].set(numbers, mode="drop")
 
 
 def pad_rows(leaf: jax.Array, size: int) -> jax.Array:

@@ -21,6 +21,7 @@ from eenet_jax.schedulers import (
     eenet_published,
     geometric,
     lagrangian,
+    leenet,
     maxprob_opt,
     pabee,
 )
@@ -51,6 +52,7 @@ SCHEDULERS = {
     "maxprob_opt": maxprob_opt.fit,
     "entropy_opt": maxprob_opt.fit_entropy,
     "eenet": eenet.fit,
+    "leenet": leenet.fit,
     "lagrangian": lagrangian.fit,
 }
 VARIANTS = {"eenet": eenet.VARIANTS, "lagrangian": lagrangian.VARIANTS}
@@ -87,7 +89,9 @@ def fit(
     Raises:
       UserError: If the name is unknown, or a share of the samples is too small.
     """
-    check_name(name)
+    lack = missing_evidence(name, predictions)
+    if lack:
+        raise UserError(f"{name} needs {lack}, which these predictions lack")
     base, _, variant = name.partition(":")
     fit_on = functools.partial(
         SCHEDULERS[base], **({"variant": variant} if variant else {})
@@ -104,8 +108,9 @@ def fit(
     fitted_on = dataclasses.replace(predictions, val=rest)
     frontier = fit_on(fitted_on, budgets=budgets, key=key)
     frontier = dataclasses.replace(frontier, adjustment=adjustment)
-    if predictions.head_costs is not None and not frontier.policy(0).looks_back:
-        frontier = frontier.with_costs(fitted_on)  # idle heads are not charged
+    known = predictions.head_costs is not None or predictions.gate_costs is not None
+    if known and not frontier.policy(0).looks_back:
+        frontier = frontier.with_costs(fitted_on)  # only what runs is charged
     return frontier if held is None else frontier.calibrate(held, predictions)
 
 
@@ -151,5 +156,7 @@ def check_name(name: str) -> None:
 def missing_evidence(name: str, predictions: Predictions) -> str | None:
     """Returns what a scheduler would need beside these predictions, None if nothing."""
     check_name(name)
-    del predictions  # all schedulers so far work from logits alone
+    lack = predictions.val.features is None or predictions.test.features is None
+    if name == "leenet" and lack:
+        return "val_features_0, test_features_0 and so on, of every early exit"
     return None

@@ -148,9 +148,8 @@ class Frontier:
 
     def _charges(self, predictions: Predictions) -> np.ndarray:
         """Returns what each candidate is charged at each exit, ``[M, K]``."""
-        costs = predictions.costs, predictions.head_costs
-        candidates = range(len(self.member))
-        return np.stack([self.policy(m).charges(*costs) for m in candidates])
+        policies = map(self.policy, range(len(self.member)))
+        return np.stack([policy.charges(*predictions.prices) for policy in policies])
 
     def _exits(self, split: Split) -> np.ndarray:
         """Returns the exit of each sample for all candidates, uint8 ``[M, N]``."""

@@ -89,24 +89,42 @@ class Policy:
         """Whether scores or answers depend on what earlier exits said."""
         return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_trail(1))))
 
-    def charges(self, costs: np.ndarray, head_costs: np.ndarray | None) -> np.ndarray:
+    @property
+    def reads_logits(self) -> bool:
+        """Whether scores need a head; gates on features do not."""
+        return SCORERS[self.scorer].reads_logits
+
+    def charges(
+        self,
+        costs: np.ndarray,
+        head_costs: np.ndarray | None = None,
+        gate_costs: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Returns what a sample costs that leaves at each exit.
 
         A head is run where somebody may leave, and everywhere if the policy looks back.
-        The scores cost nothing: C numbers are nothing against a stage.
+        Where gates decide, they are run there instead (at an infinite threshold they
+        need not be), and the head of the exit taken alone. Scores cost nothing: C
+        numbers are nothing against a stage.
 
         Args:
           costs: Cumulative cost up to each exit, all heads included, ``[K]``.
           head_costs: Of the heads alone, ``[K]``; None charges them all.
+          gate_costs: Of the gates alone, ``[K]``; None: nothing.
 
         Returns:
           float64 ``[K]``.
         """
         costs = np.asarray(costs, np.float64)
+        thresholds = np.asarray(self.thresholds)
+        closed, gates = thresholds == np.inf, 0.0
+        if not self.reads_logits and gate_costs is not None:
+            gates = np.cumsum(np.where(np.isfinite(thresholds), gate_costs, 0.0))
         if head_costs is None or self.looks_back:
-            return costs
-        idle = np.where(np.asarray(self.thresholds) == np.inf, head_costs, 0.0)
-        return costs - (np.cumsum(idle) - idle)  # who leaves at an exit runs its head
+            return costs + gates
+        idle = np.where(closed if self.reads_logits else True, head_costs, 0.0)
+        # Who leaves at an exit runs its head.
+        return costs + gates - (np.cumsum(idle) - idle)
 
     @property
     def num_classes(self) -> int | None:
@@ -166,7 +184,7 @@ class Policy:
           ``[K, B]``.
         """
         trail = self.init_trail(logits.shape[1])
-        given = (None,) * self.num_exits if features is None else features
+        given = (*(features or ()), *(None,) * self.num_exits)
         scores = []
         for k in range(self.num_exits):
             score, trail = self.step(k, Evidence(logits[k], given[k]), trail)

@@ -75,23 +75,45 @@ def price_frontier(
 
     members = _lead_over(members, spent, costs)
     scores = [score(member) for member in members]
-    clear = [_clear_levels(score) for score in scores]
-    tables = [_levels(*pair, values) for pair in zip(scores, clear, strict=True)]
-    spent = [np.interp(0.0, levels, cost) for levels, cost in tables]
-    ends = np.concatenate([[costs[-1]], spent, [costs[0]]])
     cuts, means = [], []
-    for m, (levels, cost) in enumerate(tables):
-        wanted = np.linspace(*np.sort(ends[[m, m + 2]]), BETWEEN)
-        # Cost rises with the threshold; np.interp wants it strictly so.
-        rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
-        chosen = np.unique(np.append(np.interp(wanted, rising, levels), 0.0))
-        chosen = np.unique(_nearest(clear[m], chosen))
-        chosen = same_thresholds(chosen, len(costs))
+    for m, chosen in enumerate(thresholds_between(scores, values, 0.0)):
         cost = realise(scores[m], chosen, values)[:, 1]
         cuts.append(chosen)
         means.append(np.stack([np.interp(cost, reached, rise), cost], axis=1))
     params = {name: np.stack([member[name] for member in members]) for name in params}
     return frontier_of("lagrangian", shared, params, cuts, means, predictions)
+
+
+def thresholds_between(
+    scores: Sequence[np.ndarray], values: np.ndarray, level: float
+) -> list[np.ndarray]:
+    """Chooses thresholds for members so that every cost between theirs is reached.
+
+    Args:
+      scores: Of each member ``[K, N]``; the members' costs fall.
+      values: See ``outcome_values``.
+      level: The threshold that the members were made for.
+
+    Returns:
+      For each member, thresholds that are one level at all exits but the last,
+      ``[M, K]``, the given level or one next to it among them.
+    """
+    costs = values[1, :, 0]
+    clear = [_clear_levels(score) for score in scores]
+    tables = [
+        _levels(score, rising, values, level)
+        for score, rising in zip(scores, clear, strict=True)
+    ]
+    spent = [np.interp(level, levels, cost) for levels, cost in tables]
+    ends = np.concatenate([[costs[-1]], spent, [costs[0]]])
+    cuts = []
+    for m, (levels, cost) in enumerate(tables):
+        wanted = np.linspace(*np.sort(ends[[m, m + 2]]), BETWEEN)
+        # Cost rises with the threshold; np.interp wants it strictly so.
+        rising = np.maximum.accumulate(cost) + 1e-9 * costs[-1] * np.arange(len(cost))
+        chosen = np.unique(np.append(np.interp(wanted, rising, levels), level))
+        cuts.append(same_thresholds(np.unique(_nearest(clear[m], chosen)), len(costs)))
+    return cuts
 
 
 def same_thresholds(levels: np.ndarray, num_exits: int) -> np.ndarray:
@@ -140,10 +162,10 @@ def _nearest(rising: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _levels(
-    scores: np.ndarray, clear: np.ndarray, values: np.ndarray
+    scores: np.ndarray, clear: np.ndarray, values: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns thresholds, rising, and the mean cost that each leads to."""
     levels = np.quantile(scores[:-1].max(axis=0), np.linspace(0, 1, LEVELS))
-    levels = np.unique(_nearest(clear, np.append(levels, 0.0)))
+    levels = np.unique(_nearest(clear, np.append(levels, level)))
     rows = same_thresholds(levels, len(scores))
     return levels, realise(scores, rows, values)[:, 1]

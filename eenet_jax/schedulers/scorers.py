@@ -24,11 +24,13 @@ Trail = Any
 class Scorer(NamedTuple):
     """``init_trail(params, B) -> trail``, ``step(params, k, evidence, trail)``.
 
-    The step returns the score of exit k, float32 ``[B]``, and the new trail.
+    The step returns the score of exit k, float32 ``[B]``, and the new trail. One that
+    does not read logits (but features, at all exits but the last) can do without them.
     """
 
     init_trail: Callable[[Any, int], Trail]
     step: Callable[[Any, int, Evidence, Trail], tuple[jax.Array, Trail]]
+    reads_logits: bool = True
 
 
 def _no_trail(params: Any, batch: int) -> Trail:
@@ -143,7 +145,7 @@ def _gate(kind):
             return jnp.zeros(len(evidence.logits)), trail
         return feature_gates.gate_score(kind, params, k, evidence.features), trail
 
-    return Scorer(_no_trail, step)
+    return Scorer(_no_trail, step, reads_logits=False)
 
 
 SCORERS = {

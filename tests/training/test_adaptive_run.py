@@ -22,16 +22,19 @@ def workdir(tmp_path_factory):
 
 @pytest.mark.slow
 def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, root):
-    loop.train(small_config(train__epochs=4, eval__batch_size=8), workdir)
+    changes = {"train__epochs": 4, "eval__batch_size": 8, "gates__inputs": "both"}
+    loop.train(small_config(**changes), workdir)
     predictions = trained.workdir_predictions(workdir)
     results = evaluation.evaluate(
         predictions,
-        schedulers=["maxprob_opt", "pabee"],
+        schedulers=["maxprob_opt", "pabee", "leenet"],
         budgets=np.linspace(predictions.costs[0], predictions.costs[-1], 3),
         key=jax.random.key(0),
         run=adaptive.runner(workdir, "best", predictions, None),
     )
-    assert len(results["records"]) == 6
+    assert len(results["records"]) == 9
+    assert [f.shape[1] for f in predictions.val.features] == [8]  # 2 x 4 channels
+    assert predictions.gate_costs.tolist() == [1.6e-5, 0.0]
     for record in results["records"]:
         assert record["decided_otherwise"] == 0
         assert record["adaptive_accuracy"] == pytest.approx(
