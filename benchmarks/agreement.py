@@ -20,6 +20,7 @@ import numpy as np
 from eenet_jax import backbones, runtime, schedulers
 from eenet_jax.adaptive import agreement
 from eenet_jax.backbones.staged import Backbone
+from eenet_jax.inference import evidence
 from eenet_jax.predictions import Predictions, Split
 
 SAMPLES = 256  # in each part
@@ -83,17 +84,15 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
     """Returns the three counts of one network, int ``[3]``."""
     rng = np.random.default_rng(0)
     backbone, variables, x = make_network(name, rng)
-    apply = jax.jit(lambda x: backbone.apply(variables, x)[0])
-    logits = np.concatenate(
-        [apply(take(x, slice(i, i + SAMPLES))) for i in (0, SAMPLES)], axis=1
-    )
+    see = jax.jit(lambda x: evidence(backbone, variables, x, "average"))
+    seen = [jax.device_get(see(take(x, slice(i, i + SAMPLES)))) for i in (0, SAMPLES)]
+    logits, features = jax.tree.map(lambda *parts: np.concatenate(parts), *seen)
+    logits = logits.swapaxes(0, 1)
     labels = (logits.mean(0) + rng.gumbel(size=logits.shape[1:])).argmax(-1)
-    splits = [
-        Split(logits[:, rows], labels[rows].astype(np.int32))
-        for rows in (slice(SAMPLES), slice(SAMPLES, None))
-    ]
+    whole = Split(logits, labels.astype(np.int32), features)
+    splits = [whole.take(rows) for rows in np.split(np.arange(2 * SAMPLES), 2)]
     costs = np.arange(1.0, backbone.num_exits + 1)
-    predictions = Predictions(*splits, costs)
+    predictions = Predictions(*splits, costs, gate_inputs="average")
     policies = [
         schedulers.fit(which, predictions, key=jax.random.key(0)).for_budget(
             costs.mean()

@@ -134,16 +134,7 @@ class Predictor:
         return self._backbone.apply(variables, self._prepare(batch))[0]
 
     def _compute_evidence(self, variables: Any, batch: Any, *, inputs: str) -> Any:
-        backbone = self._backbone
-        carry = backbone.stem(variables, self._prepare(batch))
-        logits, features = [], []
-        for k in range(backbone.num_exits):
-            carry = backbone.stage(k, variables, carry)
-            logits.append(backbone.head(k, variables, carry))
-            features.append(
-                gate_inputs(inputs, backbone.exit_features(k, variables, carry))
-            )
-        return jnp.stack(logits, axis=1), tuple(features[:-1])  # [B, K, C], [B, F_k]
+        return evidence(self._backbone, variables, self._prepare(batch), inputs)
 
     def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
         return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]
@@ -152,6 +143,26 @@ class Predictor:
         answers = self._compute_logits(variables, batch).argmax(-1)  # [K, B]
         right = (answers == labels[None]) & mask.astype(bool)[None]
         return jnp.sum(right, axis=1, dtype=jnp.int32)
+
+
+def evidence(
+    backbone: Backbone, variables: Any, x: Any, inputs: str
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Returns logits ``[B, K, C]``, and what the early exits' gates read, ``[B, F_k]``.
+
+    Args:
+      backbone: The network.
+      variables: Its variables.
+      x: Its inputs.
+      inputs: One of ``schedulers.feature_gates.INPUTS``.
+    """
+    carry, logits, features = backbone.stem(variables, x), [], []
+    for k in range(backbone.num_exits):
+        carry = backbone.stage(k, variables, carry)
+        logits.append(backbone.head(k, variables, carry))
+        offered = backbone.exit_features(k, variables, carry)
+        features.append(gate_inputs(inputs, offered))
+    return jnp.stack(logits, axis=1), tuple(features[:-1])
 
 
 def _fill(target: np.ndarray, value: Any, *, batch: EvalBatch, axis: int) -> None:
