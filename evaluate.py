@@ -76,6 +76,18 @@ _MAX_DROP = flags.DEFINE_float(
     "Instead of budgets: the cheapest policy whose accuracy on new data is at most "
     "this far below the last exit's, e.g. 0.005, with --confidence (0.95 by default).",
 )
+_SPEEDUP = flags.DEFINE_string(
+    "speedup",
+    None,
+    "Instead of budgets: how many times as fast as the full network alone, in the unit "
+    "of the costs; 2 or 1.5,2,3.",
+)
+_MIN_ACCURACY = flags.DEFINE_float(
+    "min_accuracy",
+    None,
+    "Instead of budgets: the cheapest policy that is this accurate on the validation "
+    "part, e.g. 0.9.",
+)
 _TEMPERATURE = flags.DEFINE_boolean(
     "temperature",
     False,
@@ -123,7 +135,7 @@ def main(argv: Sequence[str]) -> None:
     if _COST.value is not None:
         _check_choice("cost", _COST.value, COSTS)
 
-    for flag in (_MAX_DROP, _POLICY):
+    for flag in (_MAX_DROP, _MIN_ACCURACY, _POLICY):
         if _SEEDS.value > 1 and flag.value is not None:
             raise errors.UserError(
                 f"--seeds={_SEEDS.value} cannot be given with --{flag.name}, which "
@@ -131,10 +143,16 @@ def main(argv: Sequence[str]) -> None:
             )
 
     fit_flags = (_SCHEDULER, _TEMPERATURE, _ENSEMBLE)
+    targets = (_BUDGETS, _SPEEDUP, _MAX_DROP, _MIN_ACCURACY)
+    for flag in targets:
+        if flags.FLAGS[flag.name].present:
+            _refuse([t for t in targets if t is not flag], f"--{flag.name}")
+    if _MIN_ACCURACY.value is not None:
+        _refuse([_CONFIDENCE], "--min_accuracy, which is for the validation part")
     if _POLICY.value is not None:
         _refuse(fit_flags, "--policy, which fits nothing")
     if _MODE.value == "anytime":
-        others = (*fit_flags, _CONFIDENCE, _MAX_DROP, _BUDGETS, _POLICY)
+        others = (*fit_flags, _CONFIDENCE, *targets, _POLICY)
         _refuse(others, "--mode=anytime, which has no schedulers")
     if _PREDICTIONS.value is not None:
         _refuse([_CHECKPOINT], "--predictions, which has no checkpoints")
@@ -190,8 +208,11 @@ def main(argv: Sequence[str]) -> None:
         run = adaptive.runner(workdir, _CHECKPOINT.value, predictions, _PROFILE.value)
     policies = (output if _WORKDIR.value is None else workdir) / "policies"
 
-    if _POLICY.value is not None:
+    if _SPEEDUP.value is not None:
+        budgets = options.parse_speedups(_SPEEDUP.value, predictions)
+    else:
         budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
+    if _POLICY.value is not None:
         path = pathlib.Path(_POLICY.value)
         make_output(output)
         results = evaluation.apply_saved(
@@ -200,13 +221,13 @@ def main(argv: Sequence[str]) -> None:
             predictions,
             confidence=_CONFIDENCE.value,
             max_drop=_MAX_DROP.value,
+            min_accuracy=_MIN_ACCURACY.value,
             run=run,
         )
         results["cost_details"] = details
         print(write_report(results, output))
         return
     names, left_out = options.parse_schedulers(_SCHEDULER.value, predictions)
-    budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
     make_output(output)
     results = evaluation.evaluate(
         predictions,
@@ -215,6 +236,7 @@ def main(argv: Sequence[str]) -> None:
         key=jax.random.key(_SEED.value),
         confidence=_CONFIDENCE.value,
         max_drop=_MAX_DROP.value,
+        min_accuracy=_MIN_ACCURACY.value,
         seeds=_SEEDS.value,
         policies_dir=policies,
         temperature=_TEMPERATURE.value,

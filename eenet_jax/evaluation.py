@@ -31,6 +31,7 @@ def evaluate(
     key: jax.Array,
     confidence: float | None = None,
     max_drop: float | None = None,
+    min_accuracy: float | None = None,
     seeds: int = 1,
     policies_dir: pathlib.Path | None = None,
     temperature: bool = False,
@@ -49,6 +50,8 @@ def evaluate(
       max_drop: If given, every scheduler gets one record instead, of its cheapest
         policy whose accuracy on new data is at most this far below the last exit's,
         with ``confidence`` (0.95 by default).
+      min_accuracy: If given, likewise the cheapest policy that is this accurate on the
+        validation part.
       seeds: Fits of each scheduler; the records are of the first, the comparison is of
         all.
       policies_dir: Where each scheduler's fit is kept; one that is there and depends on
@@ -91,12 +94,8 @@ def evaluate(
                 ensemble=ensemble,
             )
             adjustment = fitted.adjustment
-            added = {"scheduler": name, "fit_seconds": seconds}
-            if max_drop is None:
-                chosen = policies_for(fitted, budgets, confidence)
-            else:
-                chosen = [(None, fitted.for_drop(max_drop, confidence))]
-                added["max_drop"] = max_drop
+            chosen, added = _choose(fitted, budgets, confidence, max_drop, min_accuracy)
+            added |= {"scheduler": name, "fit_seconds": seconds}
             measured[name].append(measure(chosen, predictions, added))
             progress.update(1, name)
             source = "read back, had been fitted" if reused else "fitted"
@@ -107,7 +106,7 @@ def evaluate(
     results = _results(predictions, firsts, adjustment)
     if run is not None:
         _add_runs(results, firsts, run)
-    if max_drop is None:
+    if max_drop is None and min_accuracy is None:
         results["comparison"] = compare(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
             adjust_split(adjustment, predictions.test).correct,
@@ -118,6 +117,23 @@ def evaluate(
             limit=budgets.max(),
         )
     return results
+
+
+def _choose(
+    frontier: schedulers_lib.Frontier,
+    budgets: np.ndarray,
+    confidence: float | None,
+    max_drop: float | None,
+    min_accuracy: float | None,
+) -> tuple[Chosen, dict[str, Any]]:
+    """Returns the policies asked for, and what their records get."""
+    if max_drop is not None:
+        policy = frontier.for_drop(max_drop, confidence or DROP_CONFIDENCE)
+        return [(None, policy)], {"max_drop": max_drop}
+    if min_accuracy is not None:
+        policy = frontier.for_accuracy(min_accuracy)
+        return [(None, policy)], {"min_accuracy": min_accuracy}
+    return policies_for(frontier, budgets, confidence), {}
 
 
 def _add_runs(
@@ -149,7 +165,7 @@ def _results(
     answers = adjusted.correct.mean(axis=1)
     budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
     # Either knows where a sample will leave and runs no other head.
-    single = single_exit_costs(predictions)
+    single = predictions.single_exit_costs
     lowest = np.minimum.accumulate(single[::-1])[::-1]  # of this exit or a later one
     bounds = {
         "clairvoyant": clairvoyant(adjusted, lowest, budgets),
@@ -203,6 +219,7 @@ def apply_saved(
     *,
     confidence: float | None = None,
     max_drop: float | None = None,
+    min_accuracy: float | None = None,
     run: Run | None = None,
 ) -> dict[str, Any]:
     """Measures a saved policy, or a saved fit for each budget, without fitting.
@@ -214,6 +231,7 @@ def apply_saved(
       predictions: To measure on.
       confidence: As in ``evaluate``; for a fit that was made with it.
       max_drop: Likewise.
+      min_accuracy: As in ``evaluate``; for a fit.
       run: As in ``evaluate``.
 
     Returns:
@@ -228,29 +246,15 @@ def apply_saved(
     added = {"scheduler": path.stem, "fit_seconds": 0.0}
     if isinstance(saved, schedulers_lib.Frontier):
         saved = saved.with_costs(predictions)
-        if max_drop is None:
-            chosen = policies_for(saved, budgets, confidence)
-        else:
-            chosen = [(None, saved.for_drop(max_drop, confidence or DROP_CONFIDENCE))]
-            added["max_drop"] = max_drop
-    elif confidence is not None or max_drop is not None:
+        chosen, more = _choose(saved, budgets, confidence, max_drop, min_accuracy)
+        added |= more
+    elif (confidence, max_drop, min_accuracy) != (None, None, None):
         raise UserError(
             f"{path} holds one policy, which guarantees nothing; leave out "
-            "--confidence and --max_drop, or give a fit made with --confidence"
+            "--confidence, --max_drop and --min_accuracy, or give a fit"
         )
     measured = {path.stem: measure(chosen, predictions, added)}
     results = _results(predictions, measured, saved.adjustment)
     if run is not None:
         _add_runs(results, measured, run)
     return results
-
-
-def single_exit_costs(predictions: Predictions) -> np.ndarray:
-    """Returns the cost of a network that has exit k only, ``[K]``.
-
-    It runs no other head; where the heads' costs are not known, they are counted in.
-    """
-    if predictions.head_costs is None:
-        return predictions.costs
-    heads = predictions.head_costs
-    return predictions.costs - np.cumsum(heads) + heads

@@ -43,6 +43,32 @@ def parse_budgets(text: str, costs: np.ndarray) -> np.ndarray:
     return np.unique(budgets)
 
 
+def parse_speedups(text: str, predictions: Predictions) -> np.ndarray:
+    """Reads ``--speedup``: how many times as fast as the full network alone.
+
+    Args:
+      text: "x,y,...", at least 1 each.
+      predictions: Whose costs count.
+
+    Returns:
+      Budgets, float64, rising.
+
+    Raises:
+      UserError: If the text is no such list, or a speed-up is out of reach.
+    """
+    full, first = predictions.single_exit_costs[-1], predictions.costs[0]
+    try:
+        wanted = np.array([float(part) for part in text.split(",")])
+    except ValueError:
+        wanted = np.zeros(1)
+    if not (wanted >= 1).all() or (wanted > full / first * (1 + 1e-9)).any():
+        raise UserError(
+            f"--speedup={text} must be numbers from 1 to {full / first:.3g}, which "
+            "stopping everyone at the first exit gives"
+        )
+    return np.unique(full / wanted)
+
+
 def parse_schedulers(
     text: str, predictions: Predictions
 ) -> tuple[list[str], dict[str, str]]:

@@ -88,6 +88,16 @@ class Predictions:
         return self.costs, self.head_costs, self.gate_costs
 
     @property
+    def single_exit_costs(self) -> np.ndarray:
+        """Costs of networks that have exit k only, ``[K]``.
+
+        They run no other head; where the heads' costs are not known, all are counted.
+        """
+        if self.head_costs is None:
+            return self.costs
+        return self.costs - np.cumsum(self.head_costs) + self.head_costs
+
+    @property
     def num_classes(self) -> int:
         """C."""
         return self.val.logits.shape[-1]

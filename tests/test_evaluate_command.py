@@ -113,6 +113,17 @@ MISTAKES = [
     (["--predictions={}", "--policy=x", "--mode=anytime"], "--policy=x cannot"),
     (["--predictions={}", "--mode=anytime", "--max_drop=0.1"], "--max_drop=0.1 cannot"),
     (["--predictions={}", "--max_drop=1.5"], "--max_drop=1.5 must be in [0, 1)"),
+    (["--predictions={}", "--speedup=50"], "--speedup=50 must be numbers from 1 to"),
+    (["--predictions={}", "--speedup=2,x"], "--speedup=2,x must be numbers from 1"),
+    (["--predictions={}", "--speedup=2", "--budgets=2"], "--speedup=2 cannot be given"),
+    (
+        ["--predictions={}", "--scheduler=msdnet", "--min_accuracy=0.999"],
+        "--min_accuracy=0.999 is out of reach: policies have 0.",
+    ),
+    (
+        ["--predictions={}", "--min_accuracy=0.9", "--confidence=0.9"],
+        "--confidence=0.9 cannot be given with --min_accuracy",
+    ),
     (["--predictions={}", "--checkpoint=latest"], "--checkpoint=latest cannot"),
 ]
 

@@ -90,10 +90,10 @@ def test_policies_are_saved_and_decide_alike(results, folder) -> None:
 
 
 def test_one_exit_alone_runs_no_other_head(predictions) -> None:
-    alone = evaluation.single_exit_costs(predictions)
+    alone = predictions.single_exit_costs
     np.testing.assert_allclose(alone, [1.0, 1.75, 3.5])
     unknown = predictions.with_costs(COSTS, "ms")
-    np.testing.assert_array_equal(evaluation.single_exit_costs(unknown), COSTS)
+    np.testing.assert_array_equal(unknown.single_exit_costs, COSTS)
 
 
 def test_budget_below_the_cheapest_exit(predictions, key) -> None:
@@ -231,10 +231,20 @@ def test_a_largest_drop_and_a_saved_fit_compare_nothing(
     dropped = evaluation.evaluate(
         predictions, schedulers=["msdnet"], budgets=COSTS, key=key, max_drop=0.5
     )
+    floor = results["exit_accuracy"]["val"][0] + 0.02
+    accurate = evaluation.evaluate(
+        *(predictions,),
+        schedulers=["msdnet"],
+        budgets=COSTS,
+        key=key,
+        min_accuracy=floor,
+    )
+    assert accurate["records"][0]["val_accuracy"] >= floor
+    assert accurate["records"][0]["val_cost"] < COSTS[-1]
     saved = folder / "policies" / "msdnet.npz"
     applied = evaluation.apply_saved(saved, np.array([1.0, 3.0]), predictions)
     assert applied["score_quality"]["msdnet"] == results["score_quality"]["msdnet"]
-    for found, count in ((dropped, 1), (applied, 2)):
+    for found, count in ((dropped, 1), (accurate, 1), (applied, 2)):
         assert len(found["records"]) == count and found["comparison"] == {}
         assert list(found["per_class"]) == ["msdnet"]
         write_report(found, tmp_path)

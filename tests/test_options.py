@@ -1,5 +1,7 @@
 """Reading --budgets and --scheduler."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,15 @@ def test_parse_budgets(text, budgets) -> None:
 def test_parse_budgets_names_the_flag_and_what_it_takes(text) -> None:
     with pytest.raises(UserError, match=rf"--budgets={text} is not.*auto.*lo:hi:n"):
         options.parse_budgets(text, COSTS)
+
+
+def test_parse_speedups(predictions) -> None:
+    heads = dataclasses.replace(predictions, head_costs=np.full(len(COSTS), 0.2))
+    full = COSTS[-1] - 0.2 * (len(COSTS) - 1)  # the network without early heads
+    found = options.parse_speedups("2,1", heads)
+    np.testing.assert_allclose(found, [full / 2, full])
+    with pytest.raises(UserError, match=f"=9 must be .* from 1 to {full:.3g}, which"):
+        options.parse_speedups("9", heads)
 
 
 def test_parse_schedulers(predictions) -> None:

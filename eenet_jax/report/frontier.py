@@ -52,10 +52,16 @@ def _budget_rows(by_name: Mapping[str, Any]) -> list[list[str]]:
             f"@ {r['test_cost']:.4g}"
             for r in records
         ]
-        drop = records[0].get("max_drop")
-        label = f"{records[0]['budget']:.4g}" if drop is None else f"drop {drop:g}"
-        rows.append([label, *cells])
+        rows.append([_target(records[0]), *cells])
     return rows
+
+
+def _target(record: Mapping[str, Any]) -> str:
+    """Returns what a record's policy was chosen for."""
+    for name, label in (("max_drop", "drop"), ("min_accuracy", "accuracy")):
+        if name in record:
+            return f"{label} {record[name]:g}"
+    return f"{record['budget']:.4g}"
 
 
 def _comparison(comparison: Mapping[str, Any], unit: str) -> list[str]:

@@ -100,6 +100,20 @@ class Frontier:
         place = held.certify_drop(downward, max_drop, confidence)
         return self.policy(int(downward[place]))
 
+    def for_accuracy(self, min_accuracy: float) -> Policy:
+        """Returns the cheapest policy that is this accurate on the calibration split.
+
+        Raises:
+          UserError: If no candidate is, naming what there is.
+        """
+        accuracy = self.val_accuracy[self.path]
+        if not (accuracy >= min_accuracy).any():
+            raise UserError(
+                f"--min_accuracy={min_accuracy:g} is out of reach: policies have "
+                f"{accuracy.min():.4g} to {accuracy.max():.4g} on the validation part"
+            )
+        return self.policy(int(self.path[np.argmax(accuracy >= min_accuracy)]))
+
     @functools.cached_property
     def path(self) -> np.ndarray:
         """The candidates worth having, by rising cost, int ``[M']``.
