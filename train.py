@@ -25,6 +25,14 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+_ALPHA = flags.DEFINE_float(
+    "alpha",
+    None,
+    "Short for --config.gates.alpha: the weight of cost, from 0 to 1, of LEENet's "
+    "gates. A finished run trains its gates anew for another.",
+)
+
+
 def main(argv: Sequence[str]) -> None:
     """Trains, then writes ``predictions.npz``."""
     del argv
@@ -39,19 +47,26 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UserError(
             f"--config: {error}; choose a file of configs/"
         ) from None
+    if _ALPHA.value is not None:
+        if not config.gates.inputs:
+            raise errors.UserError(
+                f"--alpha={_ALPHA.value:g} is for gates; give --config.gates.inputs, "
+                "say average"
+            )
+        config.gates.alpha = _ALPHA.value
 
     import jax  # JAX starts only once the flags are read
 
     from eenet_jax import memory, trained
-    from eenet_jax.training import loop
+    from eenet_jax.training import gates, loop
 
     if jax.default_backend() == "cpu":
         memory.keep_freed()
-    result = loop.train(config, _WORKDIR.value)
-    predictions_file = pathlib.Path(_WORKDIR.value) / "predictions.npz"
-    if result.resumed_from == result.step and predictions_file.exists():
-        print(f"{_WORKDIR.value} is finished: step {result.step} of {result.step}.")
-    predictions = trained.workdir_predictions(_WORKDIR.value)
+    workdir = pathlib.Path(_WORKDIR.value)
+    result = loop.train(config, workdir)
+    if result.resumed_from == result.step and (workdir / "predictions.npz").exists():
+        print(f"{workdir} is finished: step {result.step} of {result.step}.")
+    predictions = trained.workdir_predictions(workdir)
     shares = 100 * (predictions.test.logits.argmax(-1) == predictions.test.labels).mean(
         axis=1
     )
@@ -60,7 +75,15 @@ def main(argv: Sequence[str]) -> None:
             f"exit {k}: test accuracy {share:.2f} % at {cost:.4g} "
             f"{predictions.cost_unit}"
         )
-    print(f"next: python evaluate.py --workdir={_WORKDIR.value}")
+    if config.gates.inputs:
+        left = gates.train_gates(config, predictions, workdir)
+        print(
+            f"gates, alpha {config.gates.alpha:g}: test accuracy "
+            f"{100 * left.accuracy(predictions.test.labels):.2f} % at "
+            f"{left.mean_cost:.4g} {predictions.cost_unit} a sample; "
+            f"{workdir / gates.FILE}"
+        )
+    print(f"next: python evaluate.py --workdir={workdir}")
 
 
 if __name__ == "__main__":

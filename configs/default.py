@@ -116,6 +116,9 @@ def get_config() -> ml_collections.ConfigDict:
     # map, "both", "bins" (averages of its quarters) or "flat" (all of it, published,
     # and large); "" keeps nothing for gates.
     c.gates.inputs = ""
+    # Weight of cost against error in [0, 1], of the gates that training ends with;
+    # evaluation has gates for all. --alpha is short for it.
+    c.gates.alpha = 0.5
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 512  # over all devices

@@ -15,7 +15,7 @@ from typing import Any
 import ml_collections
 
 from eenet_jax import backbones
-from eenet_jax.config_fields import FIELDS, check_field
+from eenet_jax.config_fields import FIELDS, NEW, check_field
 from eenet_jax.data import sources
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
@@ -149,14 +149,14 @@ def load_data(config: ml_collections.ConfigDict) -> Dataset:
 
 
 def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """Reads the ``config.json`` of a run.
+    """Reads the ``config.json`` of a run, with what an earlier version lacked.
 
     Raises:
       UserError: If it is missing or is no JSON object.
     """
     path = workdir / "config.json"
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        config = from_json(path.read_text(encoding="utf-8"))
     except OSError:
         raise UserError(
             f"--workdir={workdir} holds no run: {path} is not there; train with "
@@ -164,6 +164,11 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); train anew elsewhere") from None
+    for field, value in NEW.items():
+        group, _, name = field.partition(".")
+        if name not in config.setdefault(group, ml_collections.ConfigDict()):
+            config[group][name] = value
+    return config
 
 
 def to_json(config: ml_collections.ConfigDict) -> str:

@@ -110,8 +110,19 @@ FIELDS: Mapping[str, Field] = {
     "loss.distill_start": _share(False),
     "loss.distill_form": _choice(*DISTILL_FORMS),
     "gates.inputs": _choice("", *INPUTS),
+    "gates.alpha": _share(False),
     "eval.batch_size": _at_least(1, int),
 }
+
+
+# Fields that runs of earlier versions lack, with the values that they ran with.
+NEW: Mapping[str, Any] = {
+    "loss.exit_weights": (),
+    "gates.inputs": "",
+    "gates.alpha": 0.5,
+}
+# Fields that matter only once the network is trained.
+AFTER_TRAINING = ("gates.alpha",)
 
 
 def check_field(path: str, value: Any) -> str | None:

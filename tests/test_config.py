@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import json
 import pathlib
 from typing import Any
 
@@ -63,6 +64,8 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
 # These take long to trace; agnews_bert is sst2_bert on other data.
 LONG = {"agnews_bert", "cifar10_resnet56", "cifar100_densenet121"}
 LONG |= {"cifar10_resnet56_pretrained", "imagenet_msdnet35", "imagenette_resnet50"}
+LONG |= {"cifar10_resnet56_finetuned", "leenet_resnet56_cifar10"}
+LONG |= {"leenet_resnet50_imagenette", "leenet_densenet121_cifar100"}
 MARKED = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
     for name in NAMES
@@ -92,6 +95,13 @@ def test_every_config_takes_an_abstract_step(name: str, monkeypatch) -> None:
 def test_default_has_every_field() -> None:
     fields = dict(config_lib.flatten(default.get_config()))
     assert fields.keys() == config_lib.FIELDS.keys()
+
+
+def test_runs_of_earlier_versions_can_be_read(tmp_path) -> None:
+    fields = default.get_config().to_dict()
+    del fields["gates"], fields["loss"]["exit_weights"]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert config_lib.differences(default.get_config(), config_lib.read(tmp_path)) == []
 
 
 def test_json_round_trip() -> None:
@@ -138,6 +148,8 @@ BAD = [
     ("loss.distill_start", 1.5, r"distill_start=1.5 must be in \[0, 1\]"),
     ("loss.distill_temperature", 0.0, "distill_temperature=0.0 must be above 0"),
     ("loss.distill_form", "both", "must be one of per_sample, published"),
+    ("gates.inputs", "mean", "gates.inputs='mean' must be one of , flat, average"),
+    ("gates.alpha", 1.5, r"gates.alpha=1.5 must be in \[0, 1\]"),
     ("eval.batch_size", 4, "eval.batch_size=4 is not divisible by the 8 devices"),
 ]
 

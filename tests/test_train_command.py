@@ -159,6 +159,7 @@ MISTAKES = [
     (["--config.train.batch_size=5000"], "larger than|from 1 to the 1000"),
     (["stray"], "unexpected argument 'stray'"),
     (["--config.init_from=none.npz"], "none.npz is not there"),
+    (["--alpha=0.3"], "--alpha=0.3 is for gates; give --config.gates.inputs"),
     (["--workdi=x"], "Did you mean: workdir"),
 ]
 

@@ -116,7 +116,41 @@ def fit(
       recipe: Hyper-parameters.
     """
     del budgets
-    split, costs = predictions.val, predictions.costs
+    values = outcome_values(predictions.val, _charged(predictions))
+    solve = _solver(predictions, key, recipe)
+    alphas = np.linspace(0, 1, recipe.alphas)
+    first = solve(alphas)
+    more = _where_costs_change(alphas, _outcomes(first[1], values)[:, 1])
+    both = jax.tree.map(lambda *pair: np.concatenate(pair), first, solve(more))
+    order = np.argsort(np.concatenate([alphas, more]), kind="stable")
+    params, crossed = jax.tree.map(lambda leaf: leaf[order], both)
+    return _frontier(params, _outcomes(crossed, values), predictions)
+
+
+def fit_alpha(
+    predictions: Predictions,
+    alpha: float,
+    *,
+    key: jax.Array,
+    recipe: Recipe = DEFAULT_RECIPE,
+) -> Policy:
+    """Trains the gates of one alpha, as the original does.
+
+    Args:
+      predictions: With features; the validation part is fitted.
+      alpha: In [0, 1]: the weight of cost.
+      key: Of the folds and the batches.
+      recipe: Hyper-parameters.
+    """
+    params, _ = _solver(predictions, key, recipe)(np.array([alpha]))
+    bias = params.pop("bias")[0]
+    weights = [params[f"weight_{k}"][0] for k in range(len(bias))]
+    return gate_policy(predictions.gate_inputs, weights, bias)
+
+
+def _solver(predictions: Predictions, key: jax.Array, recipe: Recipe):
+    """Returns ``alphas [A] -> (parameters, crossed scores)``; see ``_solve``."""
+    split, costs = predictions.val, _charged(predictions)
     scale = max(costs[-1] - costs[0], 1e-12 * costs[-1])
     inputs, shift, size = _standardised(split.features[: len(costs) - 1])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -124,33 +158,32 @@ def fit(
     rows = [*rows_outside(fold, recipe.folds), np.arange(split.num_samples)]
     batch = (recipe.steps, min(recipe.batch_size, split.num_samples))
     labels = np.broadcast_to(split.labels, split.logits.shape[:2])
-    losses = optax.softmax_cross_entropy_with_integer_labels(split.logits, labels)
-    solve = functools.partial(
-        _solve,
+    given = (
         inputs,
-        losses,
+        optax.softmax_cross_entropy_with_integer_labels(split.logits, labels),
         jnp.asarray((costs - costs[0]) / scale, jnp.float32),
         (fold == np.arange(recipe.folds)[:, None]).astype(np.float32),
         np.stack([rng.choice(of_fold, batch) for of_fold in rows]),
-        recipe=recipe,
     )
-    alphas = np.linspace(0, 1, recipe.alphas).astype(np.float32)
-    values = outcome_values(split, costs)
-    params, crossed = jax.device_get(solve(alphas))
-    spent = _outcomes(crossed, values)[:, 1]
-    more = _where_costs_change(alphas, spent)
-    extra = jax.device_get(solve(more.astype(np.float32)))
-    params, crossed = jax.tree.map(
-        lambda *pair: np.concatenate(pair), (params, crossed), extra
-    )
-    order = np.argsort(np.concatenate([alphas, more]), kind="stable")
-    params, crossed = jax.tree.map(lambda leaf: leaf[order], (params, crossed))
-    weights = [w / s for w, s in zip(params["weights"], size, strict=True)]
-    bias = params["bias"] - np.stack(
-        [w @ m for w, m in zip(weights, shift, strict=True)], axis=1
-    )
-    stacked = {f"weight_{k}": w for k, w in enumerate(weights)} | {"bias": bias}
-    return _frontier(stacked, _outcomes(crossed, values), predictions)
+
+    def solve(alphas: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        found = _solve(*given, jnp.asarray(alphas, jnp.float32), recipe=recipe)
+        params, crossed = jax.device_get(found)
+        pairs = zip(params["weights"], size, strict=True)
+        weights = [weight / deviation for weight, deviation in pairs]
+        moved = [w @ m for w, m in zip(weights, shift, strict=True)]
+        raw = {f"weight_{k}": weight for k, weight in enumerate(weights)}
+        return {**raw, "bias": params["bias"] - np.stack(moved, axis=1)}, crossed
+
+    return solve
+
+
+def _charged(predictions: Predictions) -> np.ndarray:
+    """Returns what leaving at each exit costs where gates decide, ``[K]``."""
+    early = predictions.val.features[: len(predictions.costs) - 1]
+    weights = [np.zeros(f.shape[1], np.float32) for f in early]
+    policy = gate_policy(predictions.gate_inputs, weights, np.zeros(len(weights)))
+    return policy.charges(*predictions.prices)
 
 
 def _standardised(features: Sequence[np.ndarray]):
@@ -238,7 +271,7 @@ def _frontier(
       predictions: The validation part calibrates.
     """
     scorer = f"gate_{predictions.gate_inputs}"
-    split, costs = predictions.val, predictions.costs
+    split, costs = predictions.val, _charged(predictions)
     values = outcome_values(split, costs)
     unset = same_thresholds(np.zeros(1), len(costs))[0]
     members = [

@@ -12,6 +12,7 @@ import numpy as np
 
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
+from eenet_jax.config_fields import AFTER_TRAINING
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed
 from eenet_jax.data.text_buckets import padding_waste
@@ -132,7 +133,11 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
     """
     if not (workdir / "config.json").exists() or not checkpoint.saved_steps(workdir):
         return
-    different = config_lib.differences(config, config_lib.read(workdir))
+    different = [
+        line
+        for line in config_lib.differences(config, config_lib.read(workdir))
+        if not line.startswith(tuple(f"{field}:" for field in AFTER_TRAINING))
+    ]
     if different:
         raise UserError(
             f"--workdir={workdir} belongs to a run of another config:\n  "

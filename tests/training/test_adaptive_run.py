@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from eenet_jax import adaptive, evaluation, trained
+from eenet_jax import adaptive, evaluation, schedulers, trained
 from eenet_jax.costs.profile import load_profile
 from eenet_jax.errors import UserError
 from eenet_jax.report.files import write_report
-from eenet_jax.training import loop
+from eenet_jax.runtime.replay import simulate
+from eenet_jax.training import gates, loop
 
 
 @pytest.fixture(scope="module")
@@ -67,5 +68,16 @@ def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, ro
     )
     assert timed.cost_unit == "latency_ms" and details["batch_size"] == 2
     np.testing.assert_allclose(timed.costs, profile.exit_costs().costs)
+    spent = []
+    for alpha in (0.0, 1.0):  # a finished run gets other gates
+        run.config.gates.alpha = alpha
+        loop.check_workdir(run.config, workdir)
+        left = gates.train_gates(run.config, predictions, workdir)
+        policy = schedulers.load(workdir / gates.FILE)
+        assert policy.scorer == "gate_both"
+        again = simulate(policy, predictions.test, *predictions.prices)
+        np.testing.assert_array_equal(again.exit_index, left.exit_index)
+        spent.append(left.mean_cost)
+    assert spent[1] == policy.charges(*predictions.prices)[0] < spent[0]
     with pytest.raises(UserError, match="none.json cannot be read"):
         adaptive.runner(workdir, "best", predictions, str(tmp_path / "none.json"))
