@@ -1,7 +1,8 @@
 """LEENet's VGG-11 on CIFAR-10: exits and gates on a frozen, imported network.
 
     python train.py --config=configs/leenet_vgg11_cifar10.py --alpha=0.5 \
-        --config.init_from=vgg11_bn.pth --config.data.dir=DIR --workdir=runs/leenet_vgg11
+        --config.init_from=vgg11_bn.pth --config.data.dir=DIR \
+        --workdir=runs/leenet_vgg11
 
 The weights are those of a single-exit VGG-11 for CIFAR-10 (--config.init_partial=True
 for one with another classifier), which the authors normalise with CIFAR-100's mean and
