@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--num_classes", type=int, default=10)
     parser.add_argument("--image_size", type=int, default=0, help="0: the network's")
+    parser.add_argument("--tokens", type=int, default=32, help="of texts")
     parser.add_argument("--dtype", default="float32", help="or bfloat16")
     args = parser.parse_args()
     if jax.default_backend() == "cpu":
@@ -56,10 +57,16 @@ def main() -> None:
 def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     """Times one network at one batch size and prints a block."""
     backbone = backbones.build(name, num_classes=args.num_classes, dtype=args.dtype)
-    side = args.image_size or backbone.module.image_size
     rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal((batch_size, side, side, 3)), jnp.float32)
-    variables = jax.jit(backbone.init)(jax.random.key(0), x[:1])
+    if backbone.input_kind == "text":
+        shape = (batch_size, args.tokens)
+        ids = jnp.asarray(rng.integers(0, backbone.vocab_size, shape), jnp.int32)
+        x = {"ids": ids, "mask": jnp.ones_like(ids)}
+    else:
+        side = args.image_size or backbone.module.image_size
+        x = jnp.asarray(rng.standard_normal((batch_size, side, side, 3)), jnp.float32)
+    one = jax.tree.map(lambda leaf: leaf[:1], x)
+    variables = jax.jit(backbone.init)(jax.random.key(0), one)
     logits = jax.jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
     scores = np.asarray(max_prob(logits))
     profile = measure_profile(backbone, variables, x, repeats=args.repeats)
