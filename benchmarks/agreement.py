@@ -46,10 +46,6 @@ class Standardised(Backbone):
         logits = super().head(k, variables, carry)
         return 3 * (logits - self.mean[k]) / self.deviation[k]
 
-    def apply(self, variables: Any, x: Any, **options: Any) -> tuple[jax.Array, Any]:
-        logits, state = super().apply(variables, x, **options)
-        return 3 * (logits - self.mean[:, None]) / self.deviation[:, None], state
-
 
 def main() -> None:
     """Compares and prints."""

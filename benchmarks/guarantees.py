@@ -68,9 +68,14 @@ def fit(name: str, given: Predictions, seed: int) -> Population:
     fitted_on = dataclasses.replace(given, val=val.take(np.sort(used)))
     frontier = schedulers.fit(name, fitted_on, key=jax.random.key(seed))
     rest = val.take(left)
+    features = None
+    if rest.features is not None:
+        pairs = zip(rest.features, test.features, strict=True)
+        features = tuple(np.concatenate(pair) for pair in pairs)
     rows = Split(
         np.concatenate([rest.logits, test.logits], axis=1),
         np.concatenate([rest.labels, test.labels]),
+        features,
     )
     held = frontier.calibrate(rows, given).held
     fields = {f.name: getattr(frontier, f.name) for f in dataclasses.fields(frontier)}

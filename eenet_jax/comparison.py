@@ -5,7 +5,7 @@ little more or less than each other on the test part. Here their accuracies are 
 at the same realised cost, with paired bootstrap intervals for the differences.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -77,11 +77,12 @@ def compare(
             name: np.broadcast_to(costs, (*np.shape(of_seeds)[:2], len(costs)))
             for name, of_seeds in exits.items()
         }
-    spent = {
-        name: np.take_along_axis(np.asarray(charges[name]), of_seeds.astype(int), 2)
+    tops = [
+        max(charge[taken].mean() for charge, taken in zip(*pair, strict=True))
         for name, of_seeds in exits.items()
-    }
-    points, grid = _reference_costs(spent, costs, limit)
+        for pair in zip(charges[name], of_seeds, strict=True)
+    ]
+    points, grid = _reference_costs(tops, costs, limit)
     at = np.concatenate([points, grid])
     num_samples = correct.shape[1]
     starts = np.arange(0, num_samples, group_size)
@@ -89,8 +90,8 @@ def compare(
 
     found = {}
     for name, of_seeds in exits.items():
-        pairs = zip(of_seeds, spent[name], strict=True)
-        sums = (_group_sums(e, correct, s, costs[0], starts) for e, s in pairs)
+        pairs = zip(of_seeds, charges[name], strict=True)
+        sums = (_group_sums(e, correct, c, costs[0], starts) for e, c in pairs)
         read = [_read_all(draws, s, at) for s in sums]
         found[name] = _with_means(np.stack(read))  # [S, 1 + R, M]
     reference = REFERENCE if REFERENCE in found else next(iter(found))
@@ -108,12 +109,17 @@ def compare(
 
 
 def _reference_costs(
-    spent: Mapping[str, np.ndarray], costs: np.ndarray, limit: float
+    tops: Sequence[float], costs: np.ndarray, limit: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the costs ``[3]`` and ``[20]`` at which to compare."""
+    """Returns the costs ``[3]`` and ``[20]`` at which to compare.
+
+    Args:
+      tops: Mean cost of the most expensive policy of each scheduler and seed.
+      costs: ``[K]``.
+      limit: See ``compare``.
+    """
     low, high = costs[0], max(costs[0], min(costs[-1], limit))
     points = low + np.array(SHARES) * (high - low)
-    tops = [s.mean(axis=-1).max() for of_seeds in spent.values() for s in of_seeds]
     top = min(tops) if min(tops) > low * (1 + 1e-9) else max(tops)
     return points, np.linspace(low, top, GRID_SIZE)
 
@@ -121,7 +127,7 @@ def _reference_costs(
 def _group_sums(
     exit_index: np.ndarray,
     correct: np.ndarray,
-    spent: np.ndarray,
+    charges: np.ndarray,
     first: float,
     starts: np.ndarray,
 ) -> np.ndarray:
@@ -129,6 +135,8 @@ def _group_sums(
 
     The first of P = 1 + Q policies stops everyone at the first exit, at cost ``first``.
     """
+    pairs = zip(charges, exit_index, strict=True)
+    spent = np.stack([charge[taken] for charge, taken in pairs])
     spent = np.concatenate([np.full_like(spent[:1], first), spent])
     exit_index = np.concatenate([np.zeros_like(exit_index[:1]), exit_index])
     right = np.take_along_axis(correct, exit_index, axis=0)

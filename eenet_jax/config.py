@@ -93,7 +93,14 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
         )
     try:
         num_exits = build_backbone(config, num_classes=2).num_exits
+        if config.gates.inputs and num_exits == 1:
+            yield (
+                f"gates.inputs={config.gates.inputs!r} needs early exits, and the "
+                "network has none; give model.exits, or '' here"
+            )
         weights = config.loss.exit_weights
+        if weights and config.train.objective != "joint":
+            yield f"loss.exit_weights={weights} is for train.objective='joint' only"
         if weights and len(weights) != num_exits:
             yield (
                 f"loss.exit_weights={weights} must have {num_exits} numbers, one for "
@@ -166,7 +173,9 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         raise UserError(f"{path} is damaged ({error}); train anew elsewhere") from None
     for field, value in NEW.items():
         group, _, name = field.partition(".")
-        if name not in config.setdefault(group, ml_collections.ConfigDict()):
+        if group not in config:
+            config[group] = ml_collections.ConfigDict()
+        if name not in config[group]:
             config[group][name] = value
     return config
 

@@ -122,7 +122,7 @@ NEW: Mapping[str, Any] = {
     "gates.alpha": 0.5,
 }
 # Fields that matter only once the network is trained.
-AFTER_TRAINING = ("gates.alpha",)
+AFTER_TRAINING = ("gates.inputs", "gates.alpha")
 
 
 def check_field(path: str, value: Any) -> str | None:

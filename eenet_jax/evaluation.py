@@ -94,7 +94,9 @@ def evaluate(
                 ensemble=ensemble,
             )
             adjustment = fitted.adjustment
-            chosen, added = _choose(fitted, budgets, confidence, max_drop, min_accuracy)
+            chosen, added = _choose(
+                name, fitted, predictions, budgets, confidence, max_drop, min_accuracy
+            )
             added |= {"scheduler": name, "fit_seconds": seconds}
             measured[name].append(measure(chosen, predictions, added))
             progress.update(1, name)
@@ -120,7 +122,9 @@ def evaluate(
 
 
 def _choose(
+    name: str,
     frontier: schedulers_lib.Frontier,
+    predictions: Predictions,
     budgets: np.ndarray,
     confidence: float | None,
     max_drop: float | None,
@@ -131,7 +135,10 @@ def _choose(
         policy = frontier.for_drop(max_drop, confidence or DROP_CONFIDENCE)
         return [(None, policy)], {"max_drop": max_drop}
     if min_accuracy is not None:
-        policy = frontier.for_accuracy(min_accuracy)
+        try:
+            policy = frontier.for_accuracy(min_accuracy, predictions.val)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
         return [(None, policy)], {"min_accuracy": min_accuracy}
     return policies_for(frontier, budgets, confidence), {}
 
@@ -164,12 +171,13 @@ def _results(
     adjusted = adjust_split(adjustment, test)
     answers = adjusted.correct.mean(axis=1)
     budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
-    # Either knows where a sample will leave and runs no other head.
+    # Either knows where a sample will leave and runs no other head, but for ensembles.
+    ensemble = adjustment is not None and adjustment.ensemble
     single = predictions.single_exit_costs
     lowest = np.minimum.accumulate(single[::-1])[::-1]  # of this exit or a later one
     bounds = {
         "clairvoyant": clairvoyant(adjusted, lowest, budgets),
-        "random": random_mixture(answers, single, budgets),
+        "random": random_mixture(answers, costs if ensemble else single, budgets),
     }
     return {
         "cost_unit": predictions.cost_unit,
@@ -242,11 +250,19 @@ def apply_saved(
         or cannot give the guarantee asked for.
     """
     saved = schedulers_lib.load(path)
+    of_gates = saved.scorer.startswith("gate_")
+    if of_gates and saved.scorer != f"gate_{predictions.gate_inputs}":
+        raise UserError(
+            f"{path} has gates on {saved.scorer.removeprefix('gate_')!r} inputs, the "
+            f"predictions features of kind {predictions.gate_inputs!r}; fit them anew"
+        )
     chosen = [(None, saved)]
     added = {"scheduler": path.stem, "fit_seconds": 0.0}
     if isinstance(saved, schedulers_lib.Frontier):
         saved = saved.with_costs(predictions)
-        chosen, more = _choose(saved, budgets, confidence, max_drop, min_accuracy)
+        chosen, more = _choose(
+            path.stem, saved, predictions, budgets, confidence, max_drop, min_accuracy
+        )
         added |= more
     elif (confidence, max_drop, min_accuracy) != (None, None, None):
         raise UserError(

@@ -84,12 +84,13 @@ def fingerprint(
     ``options`` are the other arguments of ``schedulers.fit``.
     """
     chosen = sorted(options.items())
-    settled = (name, eenet_jax.__version__, chosen, predictions.cost_unit)
+    of_data = predictions.cost_unit, predictions.gate_inputs
+    settled = (name, eenet_jax.__version__, chosen, of_data)
     digest = hashlib.sha256(repr(settled).encode())
     for source in sorted(pathlib.Path(schedulers.__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     val = predictions.val
-    prices = (price for price in predictions.prices if price is not None)
+    prices = (() if price is None else price for price in predictions.prices)
     arrays = (budgets, jax.random.key_data(key), *prices)
     for array in (*arrays, val.logits, val.labels, *(val.features or ())):
         array = np.ascontiguousarray(array)

@@ -57,13 +57,19 @@ def parse_speedups(text: str, predictions: Predictions) -> np.ndarray:
       UserError: If the text is no such list, or a speed-up is out of reach.
     """
     full, first = predictions.single_exit_costs[-1], predictions.costs[0]
+    if not 0 < first < full:
+        raise UserError(
+            f"--speedup={text}: the first exit costs {first:g} and the full network "
+            f"{full:g} {predictions.cost_unit}, so nothing is gained; give --budgets"
+        )
+    most = np.floor(100 * full / first) / 100
     try:
         wanted = np.array([float(part) for part in text.split(",")])
     except ValueError:
         wanted = np.zeros(1)
     if not (wanted >= 1).all() or (wanted > full / first * (1 + 1e-9)).any():
         raise UserError(
-            f"--speedup={text} must be numbers from 1 to {full / first:.3g}, which "
+            f"--speedup={text} must be numbers from 1 to {most:g}, which "
             "stopping everyone at the first exit gives"
         )
     return np.unique(full / wanted)

@@ -6,6 +6,8 @@ import numpy as np
 
 from eenet_jax.errors import UserError
 
+# What gates may read of a map; see ``schedulers.feature_gates.INPUTS``.
+GATE_INPUTS = ("flat", "average", "max", "both", "bins")
 ROW_TOLERANCE = {np.dtype(np.float16): 2e-2}
 
 
@@ -65,12 +67,13 @@ def labels(
 def features(
     arrays: Mapping[str, np.ndarray], part: str, num_exits: int, num_samples: int
 ) -> tuple[np.ndarray, ...] | None:
-    """Reads the exits' features, float32 ``[N, D_k]`` each; None if there are none."""
+    """Reads features, float32 ``[N, D_k]`` of every early exit at least, or None."""
     names = [f"{part}_features_{k}" for k in range(num_exits)]
     present = [name for name in names if name in arrays]
     if not present:
         return None
-    for name in names[: len(present)]:
+    names = names[: max(len(present), num_exits - 1)]
+    for name in names:
         if name not in arrays:
             raise UserError(f"{name} is missing, though {present[-1]} is there")
         values = arrays[name]

@@ -24,7 +24,7 @@ class Split:
     Attributes:
       logits: float32 ``[K, N, C]``, finite.
       labels: int32 ``[N]``, each in 0..C-1.
-      features: For each exit, float32 ``[N, D_k]``, or None.
+      features: What gates read of each early exit, float32 ``[N, D_k]``, or None.
     """
 
     logits: np.ndarray
@@ -107,13 +107,15 @@ class Predictions:
         costs: np.ndarray,
         unit: str,
         head_costs: np.ndarray | None = None,
+        gate_costs: np.ndarray | None = None,
     ) -> "Predictions":
         """Returns the same predictions with other costs in another unit.
 
         Args:
           costs: As ``costs``.
           unit: As ``cost_unit``.
-          head_costs: As ``head_costs``. Gate costs, in the old unit, are left out.
+          head_costs: As ``head_costs``.
+          gate_costs: As ``gate_costs``.
 
         Raises:
           UserError: If the costs are not usable, as for a file.
@@ -127,7 +129,7 @@ class Predictions:
             costs=costs,
             cost_unit=unit,
             head_costs=head_costs,
-            gate_costs=None,
+            gate_costs=gate_costs,
         )
 
 
@@ -172,6 +174,13 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
             "val and test must agree on exits and classes, not "
             f"{list(val.logits.shape)} and {list(test.logits.shape)} [K, N, C]"
         )
+    _check_features(val, test)
+    gate_inputs = str(arrays.get("gate_inputs", "flat"))
+    if gate_inputs not in checks.GATE_INPUTS:
+        raise UserError(
+            f"gate_inputs={gate_inputs!r} must be one of "
+            f"{', '.join(checks.GATE_INPUTS)}"
+        )
     num_exits = len(val.logits)
     costs, head_costs = checks.prices(arrays, num_exits)
     step = arrays.get("checkpoint_step")
@@ -186,8 +195,18 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
         gate_costs=checks.per_exit(arrays, "gate_costs", num_exits),
         activation_mean=checks.per_exit(arrays, "activation_mean", num_exits),
         checkpoint_step=None if step is None else int(step),
-        gate_inputs=str(arrays.get("gate_inputs", "flat")),
+        gate_inputs=gate_inputs,
     )
+
+
+def _check_features(val: Split, test: Split) -> None:
+    both = zip(val.features or (), test.features or (), strict=False)
+    for k, (ours, theirs) in enumerate(both):
+        if ours.shape[1] != theirs.shape[1]:
+            raise UserError(
+                f"val_features_{k} has {ours.shape[1]} numbers a sample, "
+                f"test_features_{k} {theirs.shape[1]}; they must have as many"
+            )
 
 
 def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:

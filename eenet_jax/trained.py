@@ -118,17 +118,20 @@ def workdir_predictions(
 ) -> Predictions:
     """Returns a run's predictions, computing them only where the file has others.
 
+    Others are those of another checkpoint, or without what its gates read.
+
     Args:
       workdir: The run's directory; ``predictions.npz`` is read or written there.
       which: "best", "latest" or a step.
     """
     workdir = pathlib.Path(workdir)
     path = workdir / "predictions.npz"
-    config_lib.read(workdir)
+    kind = config_lib.read(workdir).gates.inputs
     step = checkpoint.choose_step(workdir, which)
     if path.exists():
         predictions = load_predictions(path)
-        if predictions.checkpoint_step == step:
+        kept = predictions.gate_inputs if predictions.val.features else ""
+        if predictions.checkpoint_step == step and kind in ("", kept):
             return predictions
     predictions = predict(load_trained(workdir, which))
     save_predictions(path, predictions)
@@ -159,14 +162,18 @@ def predictions_with_cost(
     if cost == "mflops":
         return predictions, {}
     trained = load_trained(workdir, which)
+    gates = None
     if cost == "mparams":
         costs = exit_mparams(trained.backbone, trained.variables)
+        if predictions.gate_costs is not None:  # a weight a number, and a bias
+            sizes = [f.shape[1] + 1 for f in predictions.val.features]
+            gates = 1e-6 * np.array([*sizes, 0])
     elif profile is not None:
         costs = load_profile(profile, trained.backbone).exit_costs()
     else:
         x = jax.tree.map(_ones, trained.example(latency_batch_size))
         costs = exit_latency_ms(trained.backbone, trained.variables, x)
-    changed = predictions.with_costs(costs.costs, costs.unit, costs.head_costs)
+    changed = predictions.with_costs(costs.costs, costs.unit, costs.head_costs, gates)
     return changed, costs.details
 
 

@@ -47,10 +47,16 @@ def test_any_change_fits_anew(predictions, tmp_path) -> None:
     fit(predictions, tmp_path)
     val = predictions.val
     dearer = predictions.with_costs(np.array([1.0, 3.0]), "units")
+    heads = np.array([0.2, 0.2])
+    costs = predictions.costs, predictions.cost_unit
+    other_heads = predictions.with_costs(*costs, head_costs=heads)
+    other_gates = predictions.with_costs(*costs, gate_costs=heads)
     other = dataclasses.replace(val, labels=np.roll(val.labels, 1))
     relabelled = dataclasses.replace(predictions, val=other)
     assert not fit(dearer, tmp_path)[2]
     assert not fit(relabelled, tmp_path)[2]
+    assert not fit(other_heads, tmp_path)[2]
+    assert not fit(other_gates, tmp_path)[2]
     assert not fit(predictions, tmp_path, seed=1)[2]
     assert not fit(predictions, tmp_path, calibration=0.5)[2]
     assert not fit(predictions, tmp_path, budgets=(1.5, 1.7))[2]

@@ -112,7 +112,7 @@ def gates(
     Args:
       name: One of the "leenet_" networks.
       state_dict: NumPy arrays by PyTorch's keys.
-      costs: Of the exits, one each.
+      costs: Of the exits, one each; only that they are as many is looked at.
 
     Returns:
       The ``schedulers.Policy``.
@@ -134,9 +134,10 @@ def gates(
     spellings = [spelling.gates(backbone.module) for spelling in leenet.SPELLINGS[name]]
     found = [[f"{key}.weight" in state_dict for key in keys] for keys in spellings]
     keys = spellings[int(np.argmax([sum(there) for there in found]))]
-    missing = [key for key in keys if f"{key}.weight" not in state_dict]
+    parts = [f"{key}.{part}" for key in keys for part in ("weight", "bias")]
+    missing = [part for part in parts if part not in state_dict]
     if missing:
-        raise UserError(f"the tensors lack the gates {some(missing)}")
+        raise UserError(f"the tensors lack gates: {some(missing)}")
     weights = [np.asarray(state_dict[f"{key}.weight"], np.float32)[0] for key in keys]
     biases = [np.asarray(state_dict[f"{key}.bias"], np.float32)[0] for key in keys]
     return gate_policy("flat", weights, np.array(biases))

@@ -19,37 +19,12 @@ from eenet_jax.backbones.layers import Linear, batch_norm, biased_conv, relu
 from eenet_jax.backbones.resnet import build_staged
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
+from eenet_jax.pooling import adaptive_avg_pool
 
 WIDTHS = (64, 128, 256, 512, 512)
 # Convolutions before each of the five max pools.
 LENGTHS = {11: (1, 1, 2, 2, 2), 19: (2, 2, 4, 4, 4)}
 SMALLEST = 32  # pixels that the five max pools leave one of
-
-
-def adaptive_avg_pool(x: jax.Array, size: int) -> jax.Array:
-    """Averages maps over size x size bins, cut as PyTorch cuts them.
-
-    Bin i of an axis of length H covers floor(i H / size) to ceil((i + 1) H / size), so
-    that bins overlap where ``size`` does not divide H.
-
-    Args:
-      x: Maps, shape ``[B, H, W, D]``; H and W may be smaller than ``size``.
-      size: Bins on either axis.
-
-    Returns:
-      Shape ``[B, size, size, D]``; ``x`` itself where it has that size.
-    """
-    for axis in (1, 2):
-        length = x.shape[axis]
-        if length == size:
-            continue
-        edges = [
-            (i * length // size, -(-(i + 1) * length // size)) for i in range(size)
-        ]
-        bins = [jax.lax.slice_in_dim(x, a, b, axis=axis) for a, b in edges]
-        means = [jnp.mean(part, axis, keepdims=True) for part in bins]
-        x = jnp.concatenate(means, axis)
-    return x
 
 
 class Images(nn.Module):

@@ -72,7 +72,7 @@ def fit(
 
     Adjustments of the logits are fitted first, and the scheduler to what they give; the
     policies bring them along and take the network's own logits. They cost nothing:
-    averaging C numbers is nothing against a stage.
+    averaging C numbers is nothing against a stage. But an ensemble needs all heads.
 
     Args:
       name: One of ``SCHEDULERS``, or "NAME:VARIANT" for one of its ``VARIANTS``.
@@ -104,13 +104,14 @@ def fit(
     if calibration:
         held, rest = _hold_out(predictions.val, calibration)
     adjustment = fit_adjustment(rest, temperature=temperature, ensemble=ensemble)
-    rest = adjust_split(adjustment, rest)
-    fitted_on = dataclasses.replace(predictions, val=rest)
+    given = dataclasses.replace(predictions, val=rest)
+    fitted_on = dataclasses.replace(given, val=adjust_split(adjustment, rest))
     frontier = fit_on(fitted_on, budgets=budgets, key=key)
     frontier = dataclasses.replace(frontier, adjustment=adjustment)
     known = predictions.head_costs is not None or predictions.gate_costs is not None
-    if known and not frontier.policy(0).looks_back:
-        frontier = frontier.with_costs(fitted_on)  # only what runs is charged
+    policy = frontier.policy(0)
+    if known and not (policy.looks_back and policy.reads_logits):
+        frontier = frontier.with_costs(given)  # what runs is charged, no more
     return frontier if held is None else frontier.calibrate(held, predictions)
 
 
@@ -158,5 +159,5 @@ def missing_evidence(name: str, predictions: Predictions) -> str | None:
     check_name(name)
     lack = predictions.val.features is None or predictions.test.features is None
     if name == "leenet" and lack:
-        return "val_features_0, test_features_0 and so on, of every early exit"
+        return "val_features_k and test_features_k of every early exit (gates.inputs)"
     return None

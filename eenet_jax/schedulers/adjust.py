@@ -2,7 +2,8 @@
 
 A temperature for each exit makes its probabilities fit the labels (Guo et al., 2017).
 Ensembling lets exit k answer with the mean of the probabilities of exits 0..k. Neither
-is charged: a few operations on C numbers are nothing against a stage of a network.
+is charged, but for the heads that an ensemble needs: a few operations on C numbers are
+nothing against a stage of a network.
 """
 
 import dataclasses

@@ -100,19 +100,23 @@ class Frontier:
         place = held.certify_drop(downward, max_drop, confidence)
         return self.policy(int(downward[place]))
 
-    def for_accuracy(self, min_accuracy: float) -> Policy:
-        """Returns the cheapest policy that is this accurate on the calibration split.
+    def for_accuracy(self, min_accuracy: float, split: Split) -> Policy:
+        """Returns the cheapest policy worth having that is this accurate on a split.
 
         Raises:
-          UserError: If no candidate is, naming what there is.
+          UserError: If none is, naming what there is.
         """
-        accuracy = self.val_accuracy[self.path]
-        if not (accuracy >= min_accuracy).any():
+        correct = adjust_lib.adjust_split(self.adjustment, split).correct
+        exits = self._exits(split)[self.path]
+        accuracy = correct[exits, np.arange(correct.shape[1])].mean(axis=1)
+        enough = accuracy >= min_accuracy
+        if not enough.any():
+            low, high = np.floor(1e4 * accuracy.min()), np.floor(1e4 * accuracy.max())
             raise UserError(
                 f"--min_accuracy={min_accuracy:g} is out of reach: policies have "
-                f"{accuracy.min():.4g} to {accuracy.max():.4g} on the validation part"
+                f"{low / 1e4:g} to {high / 1e4:g} on the validation part"
             )
-        return self.policy(int(self.path[np.argmax(accuracy >= min_accuracy)]))
+        return self.policy(int(self.path[np.argmax(enough)]))
 
     @functools.cached_property
     def path(self) -> np.ndarray:

@@ -35,7 +35,8 @@ class HeldOut:
         """
         low, high = self.costs.min(), self.costs.max()
         span = high - low or high
-        scaled = (self.costs - low) / span
+        shape = len(self.exits), len(self.correct)  # older fits have [K]
+        scaled = np.broadcast_to((self.costs - low) / span, shape)
         values = (scaled[m][self.exits[m]] for m in path[1:])
         return 1 + last_certified(values, (budget - low) / span, confidence)
 

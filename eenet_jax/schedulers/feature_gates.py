@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.errors import UserError
+from eenet_jax.pooling import adaptive_avg_pool
+from eenet_jax.prediction_checks import GATE_INPUTS
 
 BINS = 2  # on either axis, of "bins"
 # A sample leaves where sigmoid(w . x + b) is above one half.
@@ -30,20 +32,13 @@ def _both(x: jax.Array) -> jax.Array:
 
 
 def _bins(x: jax.Array) -> jax.Array:
-    parts = [
-        jnp.array_split(rows, BINS, axis=2) for rows in jnp.array_split(x, BINS, 1)
-    ]
-    return jnp.concatenate([_average(bin_) for row in parts for bin_ in row], axis=-1)
+    return adaptive_avg_pool(x, BINS).reshape(len(x), -1)
 
 
-# From a map [B, H, W, D] to numbers [B, F].
-INPUTS = {
-    "flat": _flat,  # all of them, the published form: F = D H W
-    "average": _average,  # over the map, per channel: F = D
-    "max": _max,  # likewise
-    "both": _both,  # average and maximum: F = 2 D
-    "bins": _bins,  # averages over the map's quarters: F = 4 D
-}
+# From a map [B, H, W, D] to numbers [B, F]: all of them, the published form (F is
+# D H W); averages or maxima over the map (D); both (2 D); averages over its quarters,
+# which share a row or column where there is an odd number (4 D).
+INPUTS = dict(zip(GATE_INPUTS, (_flat, _average, _max, _both, _bins), strict=True))
 
 
 def gate_inputs(kind: str, features: jax.Array) -> jax.Array:
@@ -80,5 +75,10 @@ def gate_score(
     Returns:
       float32 ``[B]``.
     """
-    x = gate_inputs(kind, features)
-    return jax.nn.sigmoid(x @ params[f"weight_{k}"] + params["bias"][k])
+    x, weight = gate_inputs(kind, features), params[f"weight_{k}"]
+    if x.shape[1:] != weight.shape:
+        raise UserError(
+            f"gate {k} reads {len(weight)} numbers, the exit offers {x.shape[1]}; fit "
+            "gates on features of this network"
+        )
+    return jax.nn.sigmoid(x @ weight + params["bias"][k])

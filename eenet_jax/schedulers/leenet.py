@@ -151,7 +151,7 @@ def fit_alpha(
 def _solver(predictions: Predictions, key: jax.Array, recipe: Recipe):
     """Returns ``alphas [A] -> (parameters, crossed scores)``; see ``_solve``."""
     split, costs = predictions.val, _charged(predictions)
-    scale = max(costs[-1] - costs[0], 1e-12 * costs[-1])
+    scale = max(np.ptp(costs), 1e-12 * costs.max())
     inputs, shift, size = _standardised(split.features[: len(costs) - 1])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     fold = draw_folds(rng, split.num_samples, recipe.folds)
@@ -279,7 +279,7 @@ def _frontier(
     ]
     scores = [score_split(Policy(scorer, m, unset), split) for m in members]
     cuts = thresholds_between(scores, values, float(OPEN))
-    # How accurate a cost is, as measured; better gates reach it, so it does not fall.
+    # What accuracy a cost buys, as measured on samples that gates were not fitted to.
     order = np.argsort(honest[:, 1])
     reached = np.concatenate([costs[:1], honest[order, 1], costs[-1:]])
     ends = split.correct[[0, -1]].mean(axis=1)

@@ -12,6 +12,7 @@ import pytest
 
 from eenet_jax import backbones, runtime
 from eenet_jax.backbones import from_torch
+from eenet_jax.backbones.torch_names import leenet
 from eenet_jax.costs.flops import exit_mflops
 from eenet_jax.errors import UserError
 
@@ -127,11 +128,39 @@ def test_published_networks_and_gates_agree(published):
     np.testing.assert_array_equal(answers.exit_index, leave.argmax(axis=1))
 
 
+def test_keys_are_leenets():
+    def naming(name, spelling, **options):
+        backbone = backbones.build(name, num_classes=10, **options)
+        found = leenet.SPELLINGS[name][spelling]
+        return found.format().naming(backbone.module), found.gates(backbone.module)
+
+    key, gates = naming("leenet_resnet50", 1)  # "model." before all
+    assert key(("stem", "conv", "kernel")) == "model.conv1.weight"
+    block = ("stages_1", "blocks_0", "conv2", "kernel")  # of layer1, behind exit 1
+    assert key(block) == "model.layer1.module.0.conv2.weight"
+    assert key(("stages_3", "blocks_6", "bn1", "mean")) == (
+        "model.layer4.0.bn1.running_mean"
+    )
+    assert key(("heads_1", "linear", "bias")) == "model.layer2.classifier.bias"
+    assert gates == tuple(f"model.layer{n}.exit_gate" for n in (1, 2, 3))
+    key, gates = naming("leenet_resnet50", 0, exits=(3, 5))  # one inside of another
+    assert gates == ("layer2.exit_gate", "layer2.module.2.exit_gate")
+    assert key(("stages_2", "blocks_0", "conv1", "kernel")) == (
+        "layer2.module.2.module.conv1.weight"
+    )
+    assert key(("heads_1", "linear", "kernel")) == ("layer2.module.2.classifier.weight")
+    key, gates = naming("leenet_vgg11_bn", 2, hidden=512)  # CIFAR-100's
+    assert key(("heads_3", "linear", "bias")) == "classifier.0.classifier.bias"
+    assert key(("heads_4", "linear0", "bias")) == "classifier.0.module.bias"
+    assert key(("heads_4", "linear2", "bias")) == "classifier.6.bias"
+    assert gates[::3] == ("features.8.exit_gate", "classifier.0.exit_gate")
+
+
 def test_gates_that_are_not_there_are_named():
     with pytest.raises(UserError, match="'resnet20' has no gates; choose from"):
         from_torch.gates("resnet20", {}, [])
     last = {"linear.weight": np.zeros((100, 384)), "linear.bias": np.zeros(100)}
-    with pytest.raises(UserError, match="lack the gates dense2.exit_gate, dense3"):
+    with pytest.raises(UserError, match="lack gates: dense2.exit_gate.weight, "):
         from_torch.gates("leenet_densenet121", last, [1, 2, 3, 4])
     with pytest.raises(UserError, match="costs has 2 numbers, 'leenet_.*' 4 exits"):
         from_torch.gates("leenet_densenet121", last, [1, 2])

@@ -3,14 +3,20 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from adaptive_cases import NUM
+from bundle_cases import INPUTS, LADDERS
 
-from eenet_jax import runtime, schedulers
+from eenet_jax import distributed, runtime, schedulers
 from eenet_jax.backbones.staged import Backbone
+from eenet_jax.errors import UserError
 from eenet_jax.predictions import Split
 from eenet_jax.runtime import queues
+from eenet_jax.runtime.bundle import load_bundle
+from eenet_jax.runtime.bundle_writer import export_bundle
+from eenet_jax.schedulers.adjust import Adjustment
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +67,54 @@ def test_decides_as_the_replay(network, features, shares):
     np.testing.assert_array_equal(found.label, expected.labels[rows])
     jax.effects_barrier()
     ran = dict(counted.ran)
+    assert len(ran) == len(counted.ran)
     counts = np.bincount(expected.exit_index[rows], minlength=3)
     assert sorted(ran) == np.flatnonzero(counts).tolist()
     if counts[0]:  # as few places as a quarter, a half or all of the batch are enough
         assert ran[0] == next(size for size in (16, 32, 64) if size >= counts[0])
+
+
+def test_tempered_and_on_many_devices(network, features):
+    policy = dataclasses.replace(
+        gates(features, (0.2, 0.5)),
+        adjustment=Adjustment(jnp.array([1.5, 0.8, 1.2]), False, 4),
+    )
+    split = Split(network.logits, np.zeros(NUM, np.int32), tuple(features))
+    expected = runtime.simulate(policy, split, np.arange(3.0))
+    found = runtime.adaptive_predict(
+        *(network.backbone, network.variables, policy, network.x[:64]),
+        mesh=distributed.data_mesh(),
+    )
+    np.testing.assert_array_equal(found.exit_index, expected.exit_index[:64])
+    answers = np.asarray(policy.outputs(jnp.asarray(network.logits)))
+    answers = answers[expected.exit_index, np.arange(NUM)][:64]
+    np.testing.assert_allclose(found.probs, jax.nn.softmax(answers), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_exported_bundle(network, features, tmp_path):
+    policy = gates(features, (0.2, 0.5))
+    parts = network.backbone, network.variables, policy
+    export_bundle(
+        *(*parts, tmp_path / "bundle"),
+        inputs=INPUTS,
+        batch_sizes=[8],
+        ladders=LADDERS,
+        platforms=["cpu"],
+    )
+    found = load_bundle(tmp_path / "bundle").predict(network.x)
+    split = Split(network.logits, np.zeros(NUM, np.int32), tuple(features))
+    expected = runtime.simulate(policy, split, np.arange(3.0))
+    np.testing.assert_array_equal(found.exit_index, expected.exit_index)
+    np.testing.assert_array_equal(found.label, expected.labels)
+
+
+def test_features_of_another_size_are_refused(network, features):
+    policy = schedulers.gate_policy("flat", [np.ones(3), np.ones(8)], np.zeros(2))
+    with pytest.raises(UserError, match="gate 0 reads 3 numbers, the exit offers 8"):
+        runtime.adaptive_predict(
+            network.backbone, network.variables, policy, network.x[:8]
+        )
 
 
 def test_a_data_set_and_hard_limits(network, features):

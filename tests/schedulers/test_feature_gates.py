@@ -32,7 +32,7 @@ def test_inputs_by_hand(maps):
     )
     assert inputs["bins"].shape == (4, 20)
     np.testing.assert_allclose(
-        inputs["bins"][:, 5:10], maps[:, :2, 2:].mean((1, 2)), atol=1e-6
+        inputs["bins"][:, 5:10], maps[:, :2, 1:].mean((1, 2)), atol=1e-6
     )
 
 

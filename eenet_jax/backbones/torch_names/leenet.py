@@ -74,22 +74,29 @@ class Leenet:
 
     def gates(self, module: StagedModule) -> tuple[str, ...]:
         """Returns the keys of the early exits' gates, without ``.weight``."""
-        return tuple(f"{self.prefix}{name}.exit_gate" for name in self.wrapped(module))
+        names = self.wrapped(module)
+        return tuple(f"{self.prefix}{_inside(n, names)}.exit_gate" for n in names)
 
     def _naming(self, module: StagedModule) -> Naming:
         plain, wrapped = self.base.naming(module), self.wrapped(module)
 
         def name(path: Path) -> str:
             key = plain(path)
-            if key is None:  # an early head
-                k = int(path[0].removeprefix("heads_"))
-                return f"{self.prefix}{wrapped[k]}.classifier.{LEAVES[path[-1]]}"
-            for module_name in wrapped:
-                if key.startswith(f"{module_name}."):
-                    key = key.replace(module_name, f"{module_name}.module", 1)
-            return f"{self.prefix}{key}"
+            if key is not None:
+                return self.prefix + _inside(key, wrapped)
+            early = wrapped[int(path[0].removeprefix("heads_"))]
+            head = f"{_inside(early, wrapped)}.classifier"
+            return f"{self.prefix}{head}.{LEAVES[path[-1]]}"
 
         return name
+
+
+def _inside(key: str, wrapped: tuple[str, ...]) -> str:
+    """Returns where a key is found once modules are wrapped, one inside of another."""
+    for name in sorted(wrapped, key=len, reverse=True):
+        if key.startswith(f"{name}."):
+            key = f"{name}.module{key.removeprefix(name)}"
+    return key
 
 
 SPELLINGS = {

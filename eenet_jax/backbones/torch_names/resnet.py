@@ -61,6 +61,7 @@ class _Cuts:
 
 
 def find_cuts(module: StagedModule) -> _Cuts:
+    """Finds where a ResNet's exits and layers cut its chain of blocks."""
     lengths = [len(stage.blocks) for stage in module.stages]
     widths = [block.spec.width for stage in module.stages for block in stage.blocks]
     new = [a != b for a, b in itertools.pairwise([None, *widths])]
