@@ -35,9 +35,7 @@ BACKBONES = {
     "leenet_resnet50": functools.partial(
         resnet_imagenet.resnet50, exits=(0, 3, 7), head="flat"
     ),
-    "leenet_vgg11_bn": functools.partial(
-        vgg.vgg11_bn, exits=(4, 7, 10, 13), pool=1, head="flat"
-    ),
+    "leenet_vgg11_bn": vgg.leenet_vgg11_bn,
     "leenet_densenet121": functools.partial(densenet.densenet121_4, head="flat"),
     "densenet121_4": densenet.densenet121_4,
     "densenet121": densenet.densenet121,

@@ -88,6 +88,7 @@ def convert(
     Raises:
       UserError: If the tensors are not those of this network.
     """
+    options = {**leenet.sizes_of(name, state_dict), **options}
     classes = options.pop("num_classes", None) or _num_classes(name, state_dict)
     backbone = backbones.build(name, num_classes=classes, **options)
     shapes = jax.eval_shape(backbone.init, jax.random.key(0), backbone.example())

@@ -149,3 +149,21 @@ def vgg_bn(
 
 vgg11_bn = functools.partial(vgg_bn, depth=11)
 vgg19_bn = functools.partial(vgg_bn, depth=19)
+
+
+def leenet_vgg11_bn(
+    num_classes: int,
+    *,
+    exits: Sequence[int] = (4, 7, 10, 13),
+    pool: int = 1,
+    hidden: int = 4096,
+    dropout: float = 0.5,
+    dtype: Any = jnp.float32,
+) -> StagedModule:
+    """Builds LEENet's VGG-11: linear exits on the maps behind pools 2 to 5.
+
+    For CIFAR-10 it has ``hidden=4096``, an older copy ``pool=7`` too, for CIFAR-100
+    ``hidden=512``. Arguments and errors are those of ``vgg_bn``.
+    """
+    sizes = {"pool": pool, "hidden": hidden, "dropout": dropout}
+    return vgg_bn(num_classes, depth=11, exits=exits, head="flat", dtype=dtype, **sizes)

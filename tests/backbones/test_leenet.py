@@ -156,6 +156,17 @@ def test_keys_are_leenets():
     assert gates[::3] == ("features.8.exit_gate", "classifier.0.exit_gate")
 
 
+def test_classifiers_of_all_sizes_are_read():
+    name = "leenet_vgg11_bn"
+    for pool, hidden in ((1, 4096), (1, 512), (7, 4096)):
+        weight = np.broadcast_to(np.float32(0), (hidden, 512 * pool**2))
+        for key in ("model.classifier.0.weight", "classifier.0.module.weight"):
+            found = leenet.sizes_of(name, {"features.0.bias": weight[0], key: weight})
+            assert found == {"pool": pool, "hidden": hidden}
+    assert leenet.sizes_of(name, {}) == {}
+    assert leenet.sizes_of("vgg11_bn", {key: weight}) == {}
+
+
 def test_gates_that_are_not_there_are_named():
     with pytest.raises(UserError, match="'resnet20' has no gates; choose from"):
         from_torch.gates("resnet20", {}, [])

@@ -8,7 +8,11 @@ found under ``layer2.module``, the exit's under ``layer2.classifier`` and
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+import math
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
 
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.backbones.torch_names import (
@@ -97,6 +101,19 @@ def _inside(key: str, wrapped: tuple[str, ...]) -> str:
         if key.startswith(f"{name}."):
             key = f"{name}.module{key.removeprefix(name)}"
     return key
+
+
+def sizes_of(name: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Reads off a checkpoint what it may have in several sizes: VGG's classifier.
+
+    Returns:
+      ``pool`` and ``hidden``; nothing for other networks and without a classifier.
+    """
+    for key, value in state_dict.items() if name == "leenet_vgg11_bn" else ():
+        if re.fullmatch(r"(model\.)?classifier\.0\.(module\.)?weight", key):
+            hidden, numbers = np.shape(value)
+            return {"pool": math.isqrt(numbers // 512), "hidden": hidden}
+    return {}
 
 
 SPELLINGS = {
