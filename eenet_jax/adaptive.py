@@ -14,6 +14,7 @@ from eenet_jax.data import inputs
 from eenet_jax.measure import Run
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
+from eenet_jax.runtime.queues import Queues
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.policy import Policy
@@ -63,8 +64,9 @@ def run_policies(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Runs policies, the full network and every single exit over the test part.
 
-    All take turns at each batch, so that a drift of the machine's speed meets them
-    alike; each has seen a batch of its shape before it is timed.
+    Policies run batch by batch, and once more with queues before the stages. All take
+    turns at each batch, so that a drift of the machine's speed meets them alike; each
+    has seen a batch of its shape before it is timed.
 
     Args:
       trained: The network and its data.
@@ -88,12 +90,19 @@ def run_policies(
         lambda x, policy=policy: compiled(trained.variables, policy, x, latest)
         for policy in map(jax.device_put, policies)
     ]
-    watches, answers = _take_turns(trained, runs, profile.batch_size)
+    queues = [
+        Queues(backbone, trained.variables, policy, len(labels))
+        for policy in map(jax.device_put, policies)
+    ]
+    watches, answers = _take_turns(trained, runs, queues, profile.batch_size)
     times = [watch.summary() for watch in watches]
+    count = num_exits + len(policies)
     records = []
-    for policy, timed, found in zip(
-        policies, times[num_exits:], answers[num_exits:], strict=True
-    ):
+    for policy, timed, found, queued, queue in zip(
+        policies, times[num_exits:count], answers[num_exits:], times[count:], queues,
+        strict=True,
+    ):  # fmt: skip
+        in_queues = queue.prediction()
         exits, answered = found.exit_index, found.label
         shares = np.bincount(exits, minlength=num_exits) / len(labels)
         records.append(
@@ -106,22 +115,35 @@ def run_policies(
                 "samples_per_second": timed["samples_per_second"],
                 "adaptive_accuracy": float((answered == labels).mean()),
                 **agreement(policy, predictions.test, exits, answered),
+                "queued": {
+                    "ms_per_sample": queued["ms_per_sample"],
+                    "samples_per_second": queued["samples_per_second"],
+                    **agreement(
+                        policy,
+                        predictions.test,
+                        in_queues.exit_index,
+                        in_queues.label,
+                    ),
+                },
             }
         )
     return records, _common(profile, plan, times[:num_exits])
 
 
 def _take_turns(
-    trained: Trained, runs: Sequence[Callable[[Any], Any]], batch_size: int
+    trained: Trained,
+    runs: Sequence[Callable[[Any], Any]],
+    queues: Sequence[Queues],
+    batch_size: int,
 ) -> tuple[list[Stopwatch], list[Any]]:
-    """Calls every function on every batch of the test part.
+    """Calls every function on every batch of the test part, and queues it.
 
     Returns:
-      Their times, and what each returned for the whole test part, NumPy arrays in its
-      order.
+      The times of functions and queues, and what each function returned for the whole
+      test part, NumPy arrays in its order.
     """
     dataset = trained.dataset
-    watches = [Stopwatch() for _ in runs]
+    watches = [Stopwatch() for _ in (*runs, *queues)]
     answers: list[list[Any]] = [[] for _ in runs]
     order = []
     prepare, seen = jax.jit(inputs.prepare_eval(dataset)), set()
@@ -134,13 +156,20 @@ def _take_turns(
         shape = str(jax.tree.map(np.shape, x))
         real = batch.mask.astype(bool)
         order.append(batch.rows[real])
-        for run, watch, parts in zip(runs, watches, answers, strict=True):
+        samples = int(real.sum())
+        for run, watch, parts in zip(runs, watches, answers, strict=False):
             if shape not in seen:
                 jax.block_until_ready(run(x))
-            found = watch.time(run, x, samples=int(real.sum()))
+            found = watch.time(run, x, samples=samples)
             parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[real], found))  # noqa: B023
+        for queue, watch in zip(queues, watches[len(runs) :], strict=True):
+            if shape not in seen:
+                queue.compile(x)
+            watch.time(queue.add, batch.rows, real, x, samples=samples)
         seen.add(shape)
         progress.update(1, "adaptive")
+    for queue, watch in zip(queues, watches[len(runs) :], strict=True):
+        watch.time(queue.flush, samples=0)
     progress.close()
     place = np.argsort(np.concatenate(order))  # texts come by length
     whole = [

@@ -16,9 +16,10 @@ def table(results: Results) -> str:
         exits.append([f"{k}", *_times(timed, timed["ms_per_sample"])])
     heading = ["scheduler", "budget", "test %", "ms/sample", "samples/s", "p50", "p95"]
     heading += ["p99", "full/wall", "wall/ideal", "other decisions (near)"]
+    heading += ["queued: samples/s", "full/wall", "other (near)"]
     rows = [heading]
     for record in records:
-        wall = record["wall_ms_per_sample"]
+        wall, queued = record["wall_ms_per_sample"], record["queued"]
         rows.append(
             [
                 record["scheduler"],
@@ -27,8 +28,10 @@ def table(results: Results) -> str:
                 *_times(record, wall),
                 f"{record['full_wall_ms_per_sample'] / wall:.2f}",
                 f"{wall / record['ideal_wall_ms_per_sample']:.2f}",
-                f"{record['decided_otherwise']} "
-                f"({record['decided_otherwise_near_threshold']})",
+                _others(record),
+                f"{queued['samples_per_second']:.0f}",
+                f"{record['full_wall_ms_per_sample'] / queued['ms_per_sample']:.2f}",
+                _others(queued),
             ]
         )
     where = f"{records[0]['device']}, {common['dtype']}, {common['versions']}"
@@ -41,6 +44,11 @@ def table(results: Results) -> str:
             *align(rows),
         ]
     )
+
+
+def _others(record: Mapping[str, Any]) -> str:
+    near = record["decided_otherwise_near_threshold"]
+    return f"{record['decided_otherwise']} ({near})"
 
 
 def _times(timed: Mapping[str, Any], per_sample: float) -> list[str]:

@@ -52,24 +52,30 @@ def predict_dataset(
     Raises:
       UserError: If policy or limits do not fit.
     """
-    check_policy(backbone, policy)
-    run = _Run(backbone, variables, policy, num_samples, latest_exit)
+    queues = Queues(backbone, variables, policy, num_samples, latest_exit)
     progress = Progress(num_samples, 0, "sample")
     for rows, mask, x in batches:
-        run.add(rows, mask, x)
+        queues.add(rows, mask, x)
         progress.update(int(mask.sum()), "adaptive")
-    run.flush()
+    queues.flush()
     progress.close()
-    return run.prediction()
+    return queues.prediction()
 
 
-class _Run:
-    """The queues and the answers so far."""
+class Queues:
+    """The queues and the answers so far; see ``predict_dataset`` for the arguments."""
 
-    def __init__(self, backbone, variables, policy, num_samples, latest_exit):
+    def __init__(
+        self,
+        backbone: Backbone,
+        variables: Any,
+        policy: Policy,
+        num_samples: int,
+        latest_exit: Any = None,
+    ):
+        check_policy(backbone, policy)
         self._exits = backbone.num_exits
-        self._enter = jax.jit(backbone.stem)
-        self._stage = jax.jit(functools.partial(_stage, backbone), static_argnums=0)
+        self._enter, self._stage = _programs(backbone)
         self._variables, self._policy = variables, policy
         limits = check_limits(latest_exit, num_samples, self._exits)
         self._latest_exit = jnp.asarray(limits)
@@ -79,6 +85,20 @@ class _Run:
         self._logits = np.zeros((num_samples, backbone.num_classes), np.float32)
         self._exit_index = np.zeros(num_samples, np.int32)
         self._score = np.zeros(num_samples, np.float32)
+
+    def compile(self, x: Any) -> None:
+        """Runs everything once on inputs like these, and forgets the answers."""
+        carry = self._enter(self._variables, x)
+        size = jax.tree.leaves(x)[0].shape[0]
+        rows, mask = jnp.zeros(size, jnp.int32), np.ones(size, bool)
+        samples = carry, self._policy.init_trail(size), rows
+        for k in range(self._exits):
+            if k:
+                queue = _append(jax.tree.map(_twice, samples), 0, samples, mask)
+                jax.block_until_ready(_take(queue))
+            samples, _, _ = self._stage(
+                k, self._variables, self._policy, self._latest_exit, samples, mask
+            )
 
     def add(self, rows: np.ndarray, mask: np.ndarray, x: Any) -> None:
         """Takes a batch as far as full batches go."""
@@ -130,6 +150,13 @@ class _Run:
         self._counts[k] += int(stays.sum())
         if self._counts[k] >= len(stays):
             self._run_queue(k)
+
+
+@functools.cache
+def _programs(backbone: Backbone):
+    """Returns the jitted stem and stages, which all runs share."""
+    stage = jax.jit(functools.partial(_stage, backbone), static_argnums=0)
+    return jax.jit(backbone.stem), stage
 
 
 def _stage(backbone, k, variables, policy, latest_exit, samples, mask):

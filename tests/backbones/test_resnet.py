@@ -172,7 +172,10 @@ def test_default_exits_are_the_ends_of_the_first_two_stages():
         ({"widht": 8}, r"model\.options\.widht .*Did you mean 'width'"),
         ({"banana": 8}, r"model\.options\.banana is no option .*'depth', 'head'"),
         ({"name": "resnet20"}, r"options\.depth is no option of 'resnet20'"),
-        ({"head": "cnv"}, r"head='cnv' is unknown; choose from \('conv', 'linear'\)"),
+        (
+            {"head": "cnv"},
+            r"head='cnv' is unknown; choose from \('conv', 'linear', 'flat'\)",
+        ),
         ({"shortcut": "none"}, r"shortcut='none' is unknown; .*'projection'"),
         ({"reduction": 0}, r"reduction=0 must be at least 1"),
         ({"width": 0}, "width=0 must be at least 1"),

@@ -14,7 +14,7 @@ from eenet_jax.schedulers import Frontier, eenet, lagrangian, leenet
 
 QUICK = {
     "leenet": functools.partial(
-        leenet.fit, recipe=leenet.Recipe(alphas=5, steps=40, decays=(1e-3, 1e-2))
+        leenet.fit, recipe=leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
     ),
     "eenet": functools.partial(eenet.fit, recipe=eenet.Recipe(restarts=2, steps=20)),
     "lagrangian": functools.partial(

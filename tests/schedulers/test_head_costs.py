@@ -1,6 +1,7 @@
 """Heads that a policy does not run are charged nowhere."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from eenet_jax import schedulers
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import simulate
+from eenet_jax.schedulers import leenet
 
 COSTS = np.array([1.0, 2.0, 3.5, 5.0])
 HEADS = np.array([0.2, 0.4, 0.4, 0.1])
@@ -30,10 +32,31 @@ def given() -> Predictions:
     return Predictions(make_split(1), make_split(2), COSTS, "foos", HEADS, GATES)
 
 
-@pytest.mark.parametrize("name", ["maxprob_opt", "pabee", "leenet"])
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Compiling is most of the time here; programs this small need no optimising."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(autouse=True)
+def quick_gates(monkeypatch):
+    recipe = leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
+    quick = functools.partial(leenet.fit, recipe=recipe)
+    monkeypatch.setitem(schedulers.SCHEDULERS, "leenet", quick)
+
+
 @pytest.mark.parametrize(
-    ("calibration", "adjusted"),
-    [(0.0, {}), (0.5, {}), (0.0, {"temperature": True}), (0.0, {"ensemble": True})],
+    ("name", "calibration", "adjusted"),
+    [
+        ("maxprob_opt", 0.0, {}),
+        ("maxprob_opt", 0.5, {"temperature": True}),
+        ("maxprob_opt", 0.0, {"ensemble": True}),
+        ("pabee", 0.0, {}),
+        ("leenet", 0.0, {}),
+        ("leenet", 0.5, {"ensemble": True}),
+    ],
 )
 def test_frontiers_charge_what_the_replay_charges(
     given, name, calibration, adjusted

@@ -37,7 +37,9 @@ def test_policies_are_run_timed_and_compared(workdir, small_config, tmp_path, ro
     assert [f.shape[1] for f in predictions.val.features] == [8]  # 2 x 4 channels
     assert predictions.gate_costs.tolist() == [1.6e-5, 0.0]
     for record in results["records"]:
-        assert record["decided_otherwise"] == 0
+        for way in (record, record["queued"]):
+            assert way["decided_otherwise"] == 0
+            assert way["samples_per_second"] > 0
         assert record["adaptive_accuracy"] == pytest.approx(
             record["test_accuracy"], abs=1e-3
         )

@@ -12,6 +12,14 @@ from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import leenet
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_compiles():
+    """Compiling is most of the time here; programs this small need no optimising."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(params=["plain", "saturated", "raw_costs"])
 def case(request, root) -> dict[str, np.ndarray]:
     with np.load(root / "tests" / "goldens" / "leenet_gate_loss.npz") as file:

@@ -61,8 +61,16 @@ def test_it_has_the_published_arithmetic_and_parameters(name):
         assert kernel.shape == (size, classes)
 
 
-@pytest.mark.parametrize("name", MMACS)
-@pytest.mark.parametrize(("side", "classes"), [(32, 10), (32, 100), (224, 10)])
+SETS = {"cifar10": (32, 10), "cifar100": (32, 100), "imagenette": (224, 10)}
+OWN = dict(zip(MMACS, ("imagenette", "cifar10", "cifar100"), strict=True))
+PAIRS = [
+    pytest.param(name, *of, marks=[] if OWN[name] == which else [pytest.mark.slow])
+    for name in MMACS
+    for which, of in SETS.items()
+]
+
+
+@pytest.mark.parametrize(("name", "side", "classes"), PAIRS)
 def test_all_nine_pairs_with_the_published_sets(name, side, classes):
     backbone = backbones.build(name, num_classes=classes)
     x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
