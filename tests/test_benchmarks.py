@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 FLAGS = {
-    "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,lagrangian"],
+    "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,pabee"],
     "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--repeats=1"],
     "input_wait": [
         "--images=40",

@@ -82,22 +82,11 @@ def test_anytime_fits_nothing(root, file) -> None:
     assert results["records"] == []
 
 
-MISTAKES = [
-    ([], "give either --workdir=DIR or --predictions=FILE.npz"),
-    (["--predictions={}/some.npz", "--workdir=x"], "give either --workdir=DIR or"),
+MISTAKES = [  # more are in test_evaluate_command.py, in one process
     (["--predictions={}/empty.npz"], "empty.npz is empty"),
-    (["--predictions={}/none.npz"], "none.npz is not there"),
     (["--predictions={}/other.npz"], "other.npz"),
-    (["--predictions={}/some.npz", "--budgets=abc"], "--budgets=abc is not understood"),
-    (["--predictions={}/some.npz", "--budgets=0.5"], "0.5 foos is below 1,"),
-    (["--predictions={}/some.npz", "--scheduler=eenett"], "Did you mean 'eenet'"),
-    (["--predictions={}/some.npz", "--cost=mflops"], "--cost=mflops cannot be given"),
     (["--predictions={}/some.npz", "--output={}/other.npz"], "cannot be made"),
     (["--workdir={}/some_run"], "holds no run"),
-    (["--predictions={}/some.npz", "--mode=adaptive"], "--mode=adaptive runs the net"),
-    (["--predictions={}/some.npz", "--costs={}/none.json"], "none.json cannot be read"),
-    (["--workdir=x", "--cost=energy_mj"], "--cost=energy_mj is not available yet"),
-    (["--workdir=x", "--mode=fast"], "--mode=fast is unknown; choose from anytime"),
 ]
 
 

@@ -100,6 +100,16 @@ def test_temperature_and_ensemble(run, file) -> None:
 
 
 MISTAKES = [
+    ([], "give either --workdir=DIR or --predictions=FILE.npz"),
+    (["--predictions={}.none"], "some.npz.none is not there"),
+    (["--predictions={}", "--budgets=abc"], "--budgets=abc is not understood"),
+    (["--predictions={}", "--budgets=0.5"], "0.5 foos is below 1,"),
+    (["--predictions={}", "--scheduler=eenett"], "Did you mean 'eenet'"),
+    (["--predictions={}", "--cost=mflops"], "--cost=mflops cannot be given"),
+    (["--predictions={}", "--mode=adaptive"], "--mode=adaptive runs the network"),
+    (["--predictions={}", "--costs={}.json"], "some.npz.json cannot be read"),
+    (["--workdir=x", "--cost=energy_mj"], "--cost=energy_mj is not available yet"),
+    (["--workdir=x", "--mode=fast"], "--mode=fast is unknown; choose from anytime"),
     (["--predictions={}", "--budget=2"], "Unknown command line flag 'budget'"),
     (["--predictions={}", "stray"], "unexpected argument 'stray'"),
     (["--predictions={}", "--budgets=nan"], "--budgets=nan is not understood"),

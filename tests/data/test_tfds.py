@@ -179,6 +179,6 @@ def test_cifar10_for_real(shared, tmp_path):
     parts = (data.train, data.val, data.test)
     assert [len(part.labels) for part in parts] == [45_000, 5_000, 10_000]
     assert np.bincount(data.val.labels).tolist() == [500] * 10
-    mean = (data.train.images / 255).mean((0, 1, 2))
-    np.testing.assert_allclose(mean, data.mean, atol=2e-3)
+    mean = (data.train.images[::10] / 255).mean((0, 1, 2))
+    np.testing.assert_allclose(mean, data.mean, atol=5e-3)
     assert data.class_names[0] == "airplane"

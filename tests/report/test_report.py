@@ -64,4 +64,5 @@ def test_figure_can_be_opened(report, name) -> None:
         assert min(image.size) > 300
         pixels = np.asarray(image.convert("RGB"))  # decodes all of it
     assert pixels.shape[2] == 3
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20  # something is drawn
+    some = pixels[::5, ::5].reshape(-1, 3)
+    assert len(np.unique(some, axis=0)) > 20  # something is drawn

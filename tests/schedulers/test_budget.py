@@ -23,6 +23,11 @@ QUICK = {
     ),
 }
 KINDS = ["plain", "ties", "saturated", "small", "absent", "worse"]
+# Of other sizes than the rest, so it is compiled apart.
+MARKED = [
+    pytest.param(kind, marks=[pytest.mark.slow] if kind == "small" else [])
+    for kind in KINDS
+]
 pytestmark = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
 
 
@@ -76,10 +81,7 @@ def fit(name: str, kind: str, seed: int = 0, again: int = 0) -> Frontier:
     return function(predictions, budgets=budgets, key=jax.random.key(seed))
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(k, marks=[pytest.mark.slow] if k == "small" else []) for k in KINDS],
-)
+@pytest.mark.parametrize("kind", MARKED)
 def test_budgets_are_kept_and_costs_do_not_fall(name, kind) -> None:
     predictions, frontier = make_predictions(kind), fit(name, kind)
     costs, before = predictions.costs, 0.0
@@ -93,7 +95,7 @@ def test_budgets_are_kept_and_costs_do_not_fall(name, kind) -> None:
         before = decisions.mean_cost
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MARKED)
 def test_candidates_do_what_the_frontier_says(name, kind) -> None:
     predictions, frontier = make_predictions(kind), fit(name, kind)
     rng = np.random.default_rng(0)
@@ -105,7 +107,7 @@ def test_candidates_do_what_the_frontier_says(name, kind) -> None:
             assert accuracy == pytest.approx(frontier.val_accuracy[m])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", MARKED)
 def test_a_budget_above_all_gets_the_most_accurate(name, kind) -> None:
     frontier = fit(name, kind)
     policy = frontier.for_budget(1e9)

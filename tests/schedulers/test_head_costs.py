@@ -52,9 +52,7 @@ def quick_gates(monkeypatch):
     [
         ("maxprob_opt", 0.0, {}),
         ("maxprob_opt", 0.5, {"temperature": True}),
-        ("maxprob_opt", 0.0, {"ensemble": True}),
-        ("pabee", 0.0, {}),
-        ("leenet", 0.0, {}),
+        ("pabee", 0.0, {"ensemble": True}),
         ("leenet", 0.5, {"ensemble": True}),
     ],
 )
