@@ -32,7 +32,7 @@ def test_policies_are_run_timed_and_compared(
         quick = functools.partial(getattr(leenet, name), recipe=recipe)
         monkeypatch.setattr(leenet, name, quick)
     monkeypatch.setitem(schedulers.SCHEDULERS, "leenet", leenet.fit)
-    changes = {"train__epochs": 4, "eval__batch_size": 4, "gates__inputs": "both"}
+    changes = {"train__epochs": 4, "eval__batch_size": 8, "gates__inputs": "both"}
     loop.train(small_config(**changes), workdir)
     predictions = trained.workdir_predictions(workdir)
     results = evaluation.evaluate(
@@ -58,7 +58,7 @@ def test_policies_are_run_timed_and_compared(
     text = write_report(results, tmp_path)
     assert "full/wall" in text and "Wall time on" in text
     stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored["adaptive"]["batch_size"] == 4
+    assert stored["adaptive"]["batch_size"] == 8
     assert len(stored["adaptive"]["exits_alone"]) == len(predictions.costs)
 
     file = tmp_path / "profile.json"
