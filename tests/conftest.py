@@ -31,9 +31,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Compiles networks quickly, for they run for milliseconds; fits run longer."""
+    """Compiles networks quickly, for they run for milliseconds; fits run longer.
+
+    A module whose fits are small says ``QUICK_COMPILES = True``.
+    """
     networks = item.path.parent.name in ("backbones", "costs", "runtime", "training")
-    jax.config.update("jax_disable_most_optimizations", networks)
+    quick = networks or getattr(item.module, "QUICK_COMPILES", False)
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from eenet_jax.schedulers.evidence import Evidence
 from eenet_jax.schedulers.folds import draw_share
 from eenet_jax.schedulers.scorers import SCORERS
 
+QUICK_COMPILES = True  # see conftest.py
+
 K, N, C = 3, 120, 4
 COSTS = np.array([1.0, 2.0, 4.0])
 TEMPERATURE = np.array([0.5, 1.0, 3.0], np.float32)
@@ -26,14 +28,6 @@ ADJUSTMENTS = {
     "both": Adjustment(TEMPERATURE, True, C),
 }
 each = pytest.mark.parametrize("kind", ADJUSTMENTS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Compiling is most of the time here; programs this small need no optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_split(seed: int = 0, num_samples: int = N) -> Split:

@@ -12,6 +12,8 @@ from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import Frontier, eenet, lagrangian, leenet
 
+QUICK_COMPILES = True  # see conftest.py
+
 QUICK = {
     "leenet": functools.partial(
         leenet.fit, recipe=leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
@@ -29,14 +31,6 @@ MARKED = [
     for kind in KINDS
 ]
 pytestmark = pytest.mark.parametrize("name", schedulers.SCHEDULERS)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Compiling is most of the time here; programs this small need no optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def make_split(kind: str, seed: int) -> Split:

@@ -12,6 +12,8 @@ from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import leenet
 
+QUICK_COMPILES = True  # see conftest.py
+
 COSTS = np.array([1.0, 2.0, 3.5, 5.0])
 HEADS = np.array([0.2, 0.4, 0.4, 0.1])
 GATES = np.array([0.01, 0.01, 0.01, 0.0])
@@ -30,14 +32,6 @@ def make_split(seed: int) -> Split:
 @pytest.fixture(scope="module")
 def given() -> Predictions:
     return Predictions(make_split(1), make_split(2), COSTS, "foos", HEADS, GATES)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Compiling is most of the time here; programs this small need no optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,8 @@ from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import confidence, gates, lagrangian
 from eenet_jax.schedulers.price_frontier import GAP, price_frontier
 
+QUICK_COMPILES = True  # see conftest.py
+
 QUICK = lagrangian.Recipe(
     prices=8, units=16, folds=3, ridges=(10.0, 100.0), steps=40, batch_size=128
 )

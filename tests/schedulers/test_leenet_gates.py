@@ -11,13 +11,7 @@ from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import leenet
 
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compiles():
-    """Compiling is most of the time here; programs this small need no optimising."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+QUICK_COMPILES = True  # see conftest.py
 
 
 @pytest.fixture(params=["plain", "saturated", "raw_costs"])
