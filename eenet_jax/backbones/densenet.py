@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.exits import check_exits
-from eenet_jax.backbones.heads import build_head
+from eenet_jax.backbones.heads import MapHead, build_head
 from eenet_jax.backbones.layers import Linear, batch_norm, conv, relu
 from eenet_jax.backbones.resnet import Segment
 from eenet_jax.backbones.staged import StagedModule
@@ -128,15 +128,11 @@ class DenseBlock(nn.Module):
         return Transition(self.dtype, name="transition")(x, train)
 
 
-class NormHead(nn.Module):
+class NormHead(MapHead):
     """BatchNorm, ReLU, global average pool and a linear layer: a DenseNet's end."""
 
     num_classes: int
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
@@ -163,7 +159,7 @@ def densenet121_4(
       exits: Locations, from 1 to 3.
       growth: Channels that a layer adds; EENet has 12 for CIFAR, 32 for ImageNet.
       stem: "cifar" (3x3 convolution) or "imagenet" (a quarter of the resolution).
-      head: Head of the early exits, "conv", "linear" or "flat".
+      head: Head of the early exits, "conv", "linear", "flat" or "residual".
       reduction: Of the conv head.
       dtype: Compute type.
 

@@ -7,20 +7,26 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.layers import Linear, batch_norm, conv, relu
+from eenet_jax.backbones.residual import BasicBlock, BlockSpec
 from eenet_jax.errors import UserError
 
-HEADS = ("conv", "linear", "flat")
+HEADS = ("conv", "linear", "flat", "residual")
+SMALLEST = 8  # side of the maps that a residual head pools
 
 
-class LinearHead(nn.Module):
+class MapHead(nn.Module):
+    """A head whose exit's gate may read the map itself."""
+
+    def features(self, carry: jax.Array) -> jax.Array:
+        """Returns the map, [B, H, W, D]."""
+        return carry
+
+
+class LinearHead(MapHead):
     """Global average pool, then a linear layer: the usual end of a ResNet."""
 
     num_classes: int
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
@@ -28,15 +34,11 @@ class LinearHead(nn.Module):
         return Linear(self.num_classes, self.dtype, name="linear")(pooled)
 
 
-class FlatHead(nn.Module):
+class FlatHead(MapHead):
     """One linear layer on the whole map, in PyTorch's order D, H, W (LEENet)."""
 
     num_classes: int
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
@@ -44,16 +46,12 @@ class FlatHead(nn.Module):
         return Linear(self.num_classes, self.dtype, name="linear")(flat)
 
 
-class ConvHead(nn.Module):
+class ConvHead(MapHead):
     """Three 3x3 convolutions of width D / reduction, then pool and linear (EENet)."""
 
     num_classes: int
     reduction: int = 4
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
@@ -65,14 +63,35 @@ class ConvHead(nn.Module):
         return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
 
 
+class ResidualHead(MapHead):
+    """Residual blocks, each half the map and twice the width, then pool and linear.
+
+    As many as leave a map of at most 8 pixels a side: an early exit sees as far as the
+    last one does (Zhang et al. 2019, "Be Your Own Teacher", with basic blocks).
+    """
+
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
+        x, i = carry, 0
+        while min(x.shape[1:3]) > SMALLEST:
+            spec = BlockSpec(2 * x.shape[-1], 2)
+            x = BasicBlock(spec, "projection", self.dtype, name=f"block{i}")(x, train)
+            i += 1
+        return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
+
+
 def build_head(
     kind: str, num_classes: int, *, reduction: int = 4, dtype: Any = jnp.float32
 ) -> nn.Module:
     """Builds the head of an early exit.
 
     Args:
-      kind: "conv" (EENet's three convolutions), "linear" (pool and linear) or "flat"
-        (linear on the whole map, which binds it to one size of images).
+      kind: "conv" (EENet's three convolutions), "linear" (pool and linear), "flat"
+        (linear on the whole map, which binds it to one size of images) or "residual"
+        (residual blocks down to a map of 8 pixels a side, pool and linear).
       num_classes: C.
       reduction: The conv head's width is the map's channels divided by this.
       dtype: Compute type; parameters and logits are float32.
@@ -88,4 +107,6 @@ def build_head(
         return LinearHead(num_classes, dtype)
     if kind == "flat":
         return FlatHead(num_classes, dtype)
+    if kind == "residual":
+        return ResidualHead(num_classes, dtype)
     raise UserError(f"model.options.head={kind!r} is unknown; choose from {HEADS}")

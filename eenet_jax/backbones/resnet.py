@@ -4,7 +4,6 @@ An exit location L means "after the first L blocks"; the last exit follows the l
 block and is not named. Stage k holds the blocks between exits k-1 and k.
 """
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -16,18 +15,11 @@ import jax.numpy as jnp
 from eenet_jax.backbones.exits import check_exits
 from eenet_jax.backbones.heads import LinearHead, build_head
 from eenet_jax.backbones.layers import batch_norm, conv, relu
+from eenet_jax.backbones.residual import BasicBlock, BlockSpec, Bottleneck
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
 
 SHORTCUTS = ("identity", "projection")
-
-
-@dataclasses.dataclass(frozen=True)
-class BlockSpec:
-    """Shape of one residual block: width of its 3x3 convolutions and its stride."""
-
-    width: int
-    stride: int
 
 
 class Stem(nn.Module):
@@ -40,58 +32,6 @@ class Stem(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         x = conv(self.width, 3, dtype=self.dtype, name="conv")(x)
         return relu(batch_norm(train, dtype=self.dtype, name="bn")(x))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut.
-
-    Where the shape changes, an "identity" shortcut (option A of He et al.) takes every
-    second pixel and pads the channels with zeros on either side; "projection" is a 1x1
-    convolution with BatchNorm.
-    """
-
-    spec: BlockSpec
-    shortcut: str
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
-        y = conv(width, 3, stride=stride, dtype=dtype, name="conv1")(x)
-        y = relu(batch_norm(train, dtype=dtype, name="bn1")(y))
-        y = conv(width, 3, dtype=dtype, name="conv2")(y)
-        y = batch_norm(train, dtype=dtype, name="bn2")(y)
-        if stride != 1 or x.shape[-1] != width:
-            if self.shortcut == "identity":
-                x = x[:, ::stride, ::stride]
-                extra = width - x.shape[-1]
-                sides = (extra // 2, extra - extra // 2)
-                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), sides))
-            else:
-                x = conv(width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
-                x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
-        return relu(x + y)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides) and 1x1 to four times the width, and a shortcut."""
-
-    spec: BlockSpec
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        width, stride, dtype = self.spec.width, self.spec.stride, self.dtype
-        y = conv(width, 1, dtype=dtype, name="conv1")(x)
-        y = relu(batch_norm(train, dtype=dtype, name="bn1")(y))
-        y = conv(width, 3, stride=stride, dtype=dtype, name="conv2")(y)
-        y = relu(batch_norm(train, dtype=dtype, name="bn2")(y))
-        y = conv(4 * width, 1, dtype=dtype, name="conv3")(y)
-        y = batch_norm(train, dtype=dtype, name="bn3")(y)
-        if stride != 1 or x.shape[-1] != 4 * width:
-            x = conv(4 * width, 1, stride=stride, dtype=dtype, name="shortcut_conv")(x)
-            x = batch_norm(train, dtype=dtype, name="shortcut_bn")(x)
-        return relu(x + y)
 
 
 class Segment(nn.Module):
@@ -143,7 +83,7 @@ def cifar_resnet(
       exits: Locations; by default the ends of the first and second stage, (n, 2n).
       width: Channels of the first stage; the later ones have 2 and 4 times as many.
       shortcut: "identity" (option A) or "projection" where the shape changes.
-      head: Head of the early exits, "conv", "linear" or "flat".
+      head: Head of the early exits, "conv", "linear", "flat" or "residual".
       reduction: Of the conv head.
       dtype: Compute type.
 

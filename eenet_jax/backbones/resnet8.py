@@ -11,9 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.backbones.heads import LinearHead
+from eenet_jax.backbones.heads import LinearHead, MapHead
 from eenet_jax.backbones.layers import Linear, batch_norm, biased_conv, conv, relu
-from eenet_jax.backbones.resnet import BlockSpec, block_specs, build_staged
+from eenet_jax.backbones.residual import BlockSpec
+from eenet_jax.backbones.resnet import block_specs, build_staged
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.backbones.vgg import adaptive_avg_pool
 
@@ -54,7 +55,7 @@ class Block(nn.Module):
         return relu(x + y)
 
 
-class StridedHead(nn.Module):
+class StridedHead(MapHead):
     """Two 3x3 convolutions of stride 2, an average to 4x4, and a linear layer.
 
     On a 32x32 map the average is the published 2x2 pool; on others the linear layer
@@ -63,10 +64,6 @@ class StridedHead(nn.Module):
 
     num_classes: int
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:

@@ -15,13 +15,8 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.heads import LinearHead, build_head
 from eenet_jax.backbones.layers import batch_norm, conv, relu
-from eenet_jax.backbones.resnet import (
-    BasicBlock,
-    Bottleneck,
-    Stem,
-    block_specs,
-    build_staged,
-)
+from eenet_jax.backbones.residual import BasicBlock, Bottleneck
+from eenet_jax.backbones.resnet import Stem, block_specs, build_staged
 from eenet_jax.backbones.staged import StagedModule
 from eenet_jax.errors import UserError
 
@@ -63,7 +58,7 @@ def imagenet_resnet(
         ResNet-18 and (3, 7, 13) for the others.
       stem: "imagenet" (7x7 of stride 2 and max pool, for 224x224) or "small" (one 3x3
         of stride 1, for 32x32).
-      head: Head of the early exits, "conv", "linear" or "flat".
+      head: Head of the early exits, "conv", "linear", "flat" or "residual".
       reduction: Of the conv head.
       dtype: Compute type.
 

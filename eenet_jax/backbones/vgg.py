@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.backbones.heads import build_head
+from eenet_jax.backbones.heads import MapHead, build_head
 from eenet_jax.backbones.layers import Linear, batch_norm, biased_conv, relu
 from eenet_jax.backbones.resnet import build_staged
 from eenet_jax.backbones.staged import StagedModule
@@ -68,17 +68,13 @@ class AveragePool(nn.Module):
         return adaptive_avg_pool(x, self.size)
 
 
-class Classifier(nn.Module):
+class Classifier(MapHead):
     """VGG's classifier: three linear layers with dropout between them."""
 
     num_classes: int
     hidden: int
     dropout: float
     dtype: Any = jnp.float32
-
-    def features(self, carry: jax.Array) -> jax.Array:
-        """Returns the map itself, [B, H, W, D]."""
-        return carry
 
     @nn.compact
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
@@ -115,7 +111,7 @@ def vgg_bn(
       pool: The last map is averaged to pool x pool; 7 suits 224x224 images.
       hidden: Width of the classifier's two hidden layers.
       dropout: Share of hidden units dropped in training, in [0, 1).
-      head: Head of the early exits, "conv", "linear" or "flat".
+      head: Head of the early exits, "conv", "linear", "flat" or "residual".
       reduction: Of the conv head.
       dtype: Compute type.
 

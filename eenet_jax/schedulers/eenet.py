@@ -18,7 +18,8 @@ import numpy as np
 
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import eenet_published, geometric
-from eenet_jax.schedulers.budget import Frontier, build_frontier, score_split
+from eenet_jax.schedulers.budget import Frontier, score_split
+from eenet_jax.schedulers.candidates import build_frontier
 from eenet_jax.schedulers.eenet_model import (
     DEFAULT_RECIPE,
     Recipe,

@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers.budget import Frontier, build_frontier
+from eenet_jax.schedulers.budget import Frontier
+from eenet_jax.schedulers.candidates import build_frontier
 from eenet_jax.schedulers.thresholds import geometric_shares
 
 NUM_BUDGETS = 1000  # planned costs, so budgets are met to a thousandth of the range

@@ -14,12 +14,8 @@ import numpy as np
 import optax
 
 from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers.budget import (
-    Frontier,
-    frontier_of,
-    outcome_values,
-    score_split,
-)
+from eenet_jax.schedulers.budget import Frontier, score_split
+from eenet_jax.schedulers.candidates import frontier_of, outcome_values
 from eenet_jax.schedulers.expectations import exit_distribution, expected
 from eenet_jax.schedulers.feature_gates import OPEN
 from eenet_jax.schedulers.folds import draw_folds, rows_outside

@@ -13,12 +13,8 @@ import numpy as np
 
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import thresholds as thresholds_lib
-from eenet_jax.schedulers.budget import (
-    Frontier,
-    build_frontier,
-    outcome_values,
-    score_split,
-)
+from eenet_jax.schedulers.budget import Frontier, score_split
+from eenet_jax.schedulers.candidates import build_frontier, outcome_values
 from eenet_jax.schedulers.policy import Policy
 
 NUM_PRICES = 64

@@ -8,12 +8,8 @@ import jax
 import numpy as np
 
 from eenet_jax.predictions import Predictions
-from eenet_jax.schedulers.budget import (
-    Frontier,
-    frontier_of,
-    outcome_values,
-    score_split,
-)
+from eenet_jax.schedulers.budget import Frontier, score_split
+from eenet_jax.schedulers.candidates import frontier_of, outcome_values
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.thresholds import realise
 

@@ -11,7 +11,8 @@ import pytest
 
 from eenet_jax import backbones
 from eenet_jax.backbones import layers
-from eenet_jax.backbones.resnet import BlockSpec, Bottleneck, Segment
+from eenet_jax.backbones.residual import BlockSpec, Bottleneck
+from eenet_jax.backbones.resnet import Segment
 from eenet_jax.costs.flops import count_macs
 
 # Compiling costs most of a test's time, and these run once.

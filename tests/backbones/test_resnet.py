@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from eenet_jax import backbones
-from eenet_jax.backbones import resnet
+from eenet_jax.backbones import residual, resnet
 from eenet_jax.errors import UserError
 
 # Compiling costs most of a test's time, and these run once.
@@ -71,12 +71,29 @@ def test_head_widths_follow_the_reduction():
     assert head(100)["linear"]["kernel"].shape == (1, 10)
 
 
+def test_residual_heads_see_as_far_as_the_last():
+    options = {"depth": 8, "width": 4, "exits": (0, 2), "head": "residual"}
+    backbone = backbones.build("cifar_resnet", num_classes=10, **options)
+    shapes = jax.eval_shape(backbone.init, jax.random.key(0), backbone.example())
+    early, later, _ = (shapes["params"][f"heads_{k}"] for k in range(3))
+    assert set(early) == {"block0", "block1", "linear"}  # 32 pixels a side to 8
+    assert set(later) == {"block0", "linear"}  # 16 to 8
+    for head in (early, later):
+        assert head["linear"]["kernel"].shape == (16, 10)  # as the network's own
+    assert early["block0"]["conv1"]["kernel"].shape == (3, 3, 4, 8)
+    logits, state = jax.eval_shape(
+        functools.partial(backbone.apply, train=True), shapes, backbone.example()
+    )
+    assert logits.shape == (3, 1, 10)
+    assert set(state["batch_stats"]["heads_0"]) == {"block0", "block1"}  # running statistics
+
+
 # Shortcuts.
 
 
 @pytest.mark.parametrize("size", [6, 7])
 def test_identity_shortcut_takes_even_pixels_and_pads_both_sides(size, key):
-    block = resnet.BasicBlock(resnet.BlockSpec(9, 2), "identity", jnp.float32)
+    block = residual.BasicBlock(residual.BlockSpec(9, 2), "identity", jnp.float32)
     x = np.abs(_draw(2, size, size, 4))
     # With all parameters zero only the shortcut is left.
     variables = _filled(jax.eval_shape(block.init, key, x), 0.0)
@@ -89,13 +106,13 @@ def test_identity_shortcut_takes_even_pixels_and_pads_both_sides(size, key):
 def test_same_shapes_need_no_shortcut_layers(key):
     x = jnp.zeros((1, 4, 4, 8))
     for shortcut in resnet.SHORTCUTS:
-        block = resnet.BasicBlock(resnet.BlockSpec(8, 1), shortcut, jnp.float32)
+        block = residual.BasicBlock(residual.BlockSpec(8, 1), shortcut, jnp.float32)
         names = set(jax.eval_shape(block.init, key, x)["params"])
         assert names == {"conv1", "bn1", "conv2", "bn2"}
 
 
 def test_projection_shortcut_is_a_convolution_with_batch_norm(key):
-    block = resnet.BasicBlock(resnet.BlockSpec(8, 2), "projection", jnp.float32)
+    block = residual.BasicBlock(residual.BlockSpec(8, 2), "projection", jnp.float32)
     x = _draw(2, 6, 6, 4)
     shapes = jax.eval_shape(block.init, key, x)
     assert set(shapes["params"]["shortcut_bn"]) == {"scale", "bias"}
@@ -111,7 +128,7 @@ def test_projection_shortcut_is_a_convolution_with_batch_norm(key):
 
 
 def test_the_stride_of_a_bottleneck_is_on_its_3x3_convolution(key):
-    block = resnet.Bottleneck(resnet.BlockSpec(2, 2), jnp.float32)
+    block = residual.Bottleneck(residual.BlockSpec(2, 2), jnp.float32)
     x = jnp.zeros((1, 6, 6, 4))
     shapes = jax.eval_shape(block.init, key, x)
     apply = functools.partial(block.apply, capture_intermediates=True)
@@ -174,7 +191,7 @@ def test_default_exits_are_the_ends_of_the_first_two_stages():
         ({"name": "resnet20"}, r"options\.depth is no option of 'resnet20'"),
         (
             {"head": "cnv"},
-            r"head='cnv' is unknown; choose from \('conv', 'linear', 'flat'\)",
+            r"head='cnv' is unknown; choose from \('conv', 'linear', .*'residual'\)",
         ),
         ({"shortcut": "none"}, r"shortcut='none' is unknown; .*'projection'"),
         ({"reduction": 0}, r"reduction=0 must be at least 1"),
