@@ -34,7 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.model.exits = config_dict.placeholder(tuple)
     # What else the network can be told, by name; a config file sets what it needs. For
     # "cifar_resnet": depth (6n + 2), width (channels), shortcut ("identity",
-    # "projection"), head ("conv", "linear", "flat"), reduction.
+    # "projection"), head ("conv", "linear", "flat", "residual"), reduction.
     c.model.options = ml_collections.ConfigDict()
 
     c.data = ml_collections.ConfigDict()
@@ -77,6 +77,9 @@ def get_config() -> ml_collections.ConfigDict:
     # else anew in each step.
     c.train.keep_last_head = False
     c.train.cache_gib = 8.0
+    # For "exits": each head is kept as it was at its best on the validation part, and
+    # the run ends when none has become better in so many validations; 0 for neither.
+    c.train.patience = 0
     c.train.batch_size = 128  # over all devices
     c.train.epochs = 10
     c.train.max_steps = 0  # ends the run earlier, for a quick try; 0 for no limit

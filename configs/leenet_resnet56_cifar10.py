@@ -13,5 +13,8 @@ from configs import cifar10_resnet56_pretrained
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = cifar10_resnet56_pretrained.get_config()
+    c.train.epochs = 12
+    c.train.eval_epochs = 2
+    c.train.patience = 2
     c.gates.inputs = "average"
     return c

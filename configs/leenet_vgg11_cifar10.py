@@ -29,6 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     c.train.batch_size = 64
     c.train.epochs = 30
     c.train.eval_epochs = 3
+    c.train.patience = 3
 
     # Published: Adam at 1e-4, made anew in every step; here once, at a higher rate.
     c.optimizer.name = "adamw"

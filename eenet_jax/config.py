@@ -86,6 +86,11 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
         )
     if config.train.keep_last_head and config.train.objective != "exits":
         yield "train.keep_last_head=True is for train.objective='exits' only"
+    if config.train.patience and config.train.objective != "exits":
+        yield (
+            f"train.patience={config.train.patience} is for train.objective='exits' "
+            "only: exits that share stages cannot stop one by one"
+        )
     if len(config.data.mean) != len(config.data.std):
         yield (
             f"data.mean={config.data.mean} and data.std={config.data.std} must have "

@@ -85,6 +85,7 @@ FIELDS: Mapping[str, Field] = {
     "data.rotation": Field(float, lambda value: 0 <= value <= 180, "in [0, 180]"),
     "train.objective": _choice(*OBJECTIVES),
     "train.keep_last_head": Field(bool),
+    "train.patience": _at_least(0, int),
     "train.cache_gib": _at_least(0),
     "train.batch_size": _at_least(1, int),
     "train.epochs": _at_least(1, int),
@@ -117,6 +118,7 @@ FIELDS: Mapping[str, Field] = {
 
 # Fields that runs of earlier versions lack, with the values that they ran with.
 NEW: Mapping[str, Any] = {
+    "train.patience": 0,
     "loss.exit_weights": (),
     "gates.inputs": "",
     "gates.alpha": 0.5,

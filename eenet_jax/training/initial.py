@@ -11,6 +11,7 @@ from eenet_jax import checkpoint, distributed
 from eenet_jax.backbones import from_torch
 from eenet_jax.backbones.torch_names.bert import check_sizes
 from eenet_jax.errors import UserError
+from eenet_jax.training.best_heads import BestHeads
 from eenet_jax.training.plan import Plan
 from eenet_jax.training.step import TrainState
 
@@ -79,7 +80,8 @@ def imported_state(
         variables, fresh = imported.variables, imported.fresh
     variables = distributed.replicate(variables, mesh)
     average = None if state.average is None else jax.tree.map(jnp.copy, variables)
-    return state.replace(variables=variables, average=average), fresh
+    best = state.best and BestHeads.start(variables, state.best.variables["params"])
+    return state.replace(variables=variables, average=average, best=best), fresh
 
 
 def _of_run(workdir: pathlib.Path, state: TrainState):
@@ -87,6 +89,8 @@ def _of_run(workdir: pathlib.Path, state: TrainState):
     step = checkpoint.choose_step(workdir, "best")
     stored = checkpoint.restore_as_saved(workdir, step)
     variables = stored.get("average") or stored["variables"]
+    if stored.get("best"):
+        variables = BestHeads(**stored["best"]).put(variables)
     ours, theirs = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
         for leaves in map(

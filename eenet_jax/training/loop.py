@@ -84,7 +84,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     else:
         state = initial_state(config, plan, key_init, mesh)
     claim_workdir(config, workdir)
-    if start >= plan.total_steps:
+    if start >= plan.total_steps or _stopped(config, state):
         accuracy = predictor.accuracy(state.eval_variables, dataset.val)
         return Result(start, start, state, accuracy)
 
@@ -116,13 +116,24 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
                 due = (epoch + 1) % config.train.eval_epochs == 0
                 if due or step >= plan.total_steps:
                     recorder.flush()
-                    accuracy = predictor.accuracy(state.eval_variables, dataset.val)
+                    latest = state.latest_variables
+                    accuracy = predictor.accuracy(latest, dataset.val)
                     recorder.validation(step, accuracy)
+                    if state.best is not None:
+                        state = state.replace(best=state.best.update(latest, accuracy))
+                        accuracy[: plan.heads] = state.best.accuracy
                     checkpoint.save(saved, step, state, float(accuracy.mean()))
+                if due and _stopped(config, state):
+                    break
     finally:
         feed.close()
         recorder.close()
     return Result(step, start, state, accuracy)
+
+
+def _stopped(config: ml_collections.ConfigDict, state: TrainState) -> bool:
+    """Says whether all heads have stopped early."""
+    return state.best is not None and state.best.stopped(config.train.patience)
 
 
 def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

@@ -96,6 +96,7 @@ def build_plan(
         _zeros(inputs.example(dataset)),
         with_average=config.train.ema_decay > 0,
         trained=objective.trained,
+        keep_best=config.train.patience > 0,
     )
     chunk = functools.partial(
         step.run_chunk,
@@ -193,10 +194,8 @@ def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _init(backbone, tx, x, key, *, with_average, trained):
-    return step.init_state(
-        backbone, tx, x, key=key, with_average=with_average, trained=trained
-    )
+def _init(backbone, tx, x, key, **options):
+    return step.init_state(backbone, tx, x, key=key, **options)
 
 
 def _no_preparation(features: Any, *, key: jax.Array) -> Any:

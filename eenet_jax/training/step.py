@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from eenet_jax.backbones.staged import Backbone
+from eenet_jax.training.best_heads import BestHeads
 
 LossFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # (variables, x, rngs) -> (logits, new variables other than params), in training mode.
@@ -23,17 +24,25 @@ class TrainState(flax.struct.PyTreeNode):
       variables: The backbone's variables.
       opt_state: The optimiser's state, for the parameters that are trained.
       average: Exponential moving average of the variables, or None where it is off.
+      best: Each head at its best, or None where the last counts.
     """
 
     step: jax.Array
     variables: Any
     opt_state: Any
     average: Any
+    best: BestHeads | None = None
+
+    @property
+    def latest_variables(self) -> Any:
+        """The variables as they are now: averaged where they are."""
+        return self.variables if self.average is None else self.average
 
     @property
     def eval_variables(self) -> Any:
-        """The variables that evaluation and inference use: averaged where they are."""
-        return self.variables if self.average is None else self.average
+        """The variables that evaluation and inference use."""
+        latest = self.latest_variables
+        return latest if self.best is None else self.best.put(latest)
 
 
 def whole_network(backbone: Backbone) -> Forward:
@@ -53,14 +62,19 @@ def init_state(
     key: jax.Array,
     with_average: bool,
     trained: Collection[str] | None = None,
+    keep_best: bool = False,
 ) -> TrainState:
-    """Returns a fresh state for inputs shaped like ``x``; see ``train_step``."""
+    """Returns a fresh state for inputs shaped like ``x``; see ``train_step``.
+
+    With ``keep_best``, each of the trained heads is kept as it was at its best.
+    """
     variables = backbone.init(key, x)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         variables=variables,
         opt_state=tx.init(_chosen(variables["params"], trained)),
         average=jax.tree.map(jnp.copy, variables) if with_average else None,
+        best=BestHeads.start(variables, trained or ()) if keep_best else None,
     )
 
 
@@ -112,7 +126,10 @@ def train_step(
         average = optax.incremental_update(variables, average, 1 - ema_decay)
     right = logits.argmax(-1) == labels[None, :]
     metrics = {"loss": loss, "correct": jnp.mean(right, axis=1, dtype=jnp.float32)}
-    return TrainState(state.step + 1, variables, opt_state, average), metrics
+    new_state = state.replace(
+        step=state.step + 1, variables=variables, opt_state=opt_state, average=average
+    )
+    return new_state, metrics
 
 
 def _chosen(params: Any, trained: Collection[str] | None) -> dict[str, Any]:

@@ -85,7 +85,10 @@ def test_residual_heads_see_as_far_as_the_last():
         functools.partial(backbone.apply, train=True), shapes, backbone.example()
     )
     assert logits.shape == (3, 1, 10)
-    assert set(state["batch_stats"]["heads_0"]) == {"block0", "block1"}  # running statistics
+    assert set(state["batch_stats"]["heads_0"]) == {
+        "block0",
+        "block1",
+    }  # running statistics
 
 
 # Shortcuts.

@@ -9,6 +9,7 @@ import pytest
 from eenet_jax import checkpoint, imported, trained
 from eenet_jax.backbones import from_torch
 from eenet_jax.errors import UserError
+from eenet_jax.inference import Predictor
 from eenet_jax.training import loop
 
 
@@ -84,6 +85,35 @@ def test_kept_features_resume_bit_equal(joint, tmp_path, monkeypatch, small_conf
     result = loop.train(config, tmp_path / "cut")
     assert (result.resumed_from, result.step) == (10, 20)
     assert same(stored(tmp_path / "whole"), stored(tmp_path / "cut"))
+
+
+@pytest.mark.slow
+def test_heads_stop_at_their_best(joint, tmp_path, monkeypatch, small_config):
+    config = small_config(
+        init_from=str(joint),
+        train__objective="exits",
+        train__epochs=9,
+        train__patience=2,
+    )
+    told = iter([[0.2, 0.5], [0.4, 0.3], [0.4, 0.3], [0.3, 0.5]])
+    seen = []
+
+    def accuracy(self, variables, split):
+        seen.append(jax.device_get(variables))
+        return np.array(next(told))
+
+    monkeypatch.setattr(Predictor, "accuracy", accuracy)
+    result = loop.train(config, tmp_path)
+    assert result.step == 40  # of 90: both have waited for two validations
+    np.testing.assert_allclose(result.val_accuracy, [0.4, 0.5])
+    best = trained.load_trained(tmp_path).variables
+    for collection in ("params", "batch_stats"):
+        assert same(best[collection]["heads_0"], seen[1][collection]["heads_0"])
+        assert not same(best[collection]["heads_0"], seen[3][collection]["heads_0"])
+    assert same(best["params"]["heads_1"], seen[0]["params"]["heads_1"])
+    monkeypatch.setattr(Predictor, "accuracy", lambda *_: np.zeros(2))
+    again = loop.train(config, tmp_path)
+    assert (again.step, again.resumed_from) == (40, 40)  # finished
 
 
 # Weights from elsewhere.
