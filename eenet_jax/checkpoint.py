@@ -46,10 +46,10 @@ def save(
     Args:
       checkpointer: Where to.
       step: Steps done.
-      state: The training state.
+      state: The ``TrainState``.
       accuracy: Mean validation accuracy over exits, by which "best" is chosen.
     """
-    copy = jax.tree.map(jnp.copy, state)
+    copy = jax.tree.map(jnp.copy, state.stored())
     checkpointer.save_async(step, copy, metrics={METRIC: accuracy})
 
 
@@ -99,8 +99,8 @@ def restore(workdir: pathlib.Path, step: int, abstract: Any) -> Any:
     Args:
       workdir: The run's directory.
       step: Which.
-      abstract: What it must hold: ``jax.ShapeDtypeStruct`` leaves, with the shardings
-        that the arrays are to have.
+      abstract: A ``TrainState`` of what it must hold: ``jax.ShapeDtypeStruct`` leaves,
+        with the shardings that the arrays are to have.
 
     Raises:
       UserError: If it is damaged or does not fit.
@@ -108,7 +108,7 @@ def restore(workdir: pathlib.Path, step: int, abstract: Any) -> Any:
     path = workdir / FOLDER / str(step)
     try:
         with open_checkpoints(workdir) as checkpointer:
-            return checkpointer.load(step, abstract)
+            return abstract.replace(**checkpointer.load(step, abstract.stored()))
     except Exception as error:  # Orbax has no common class for a damaged checkpoint
         reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
         raise UserError(

@@ -1,5 +1,6 @@
 """One optimisation step, and a scanned chunk of them, as pure functions."""
 
+import dataclasses
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -32,6 +33,13 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     average: Any
     best: BestHeads | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """Returns what a checkpoint holds, by name."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.best is None:  # which earlier versions did not have
+            del fields["best"]
+        return fields
 
     @property
     def latest_variables(self) -> Any:
