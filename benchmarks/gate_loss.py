@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from eenet_jax.schedulers.leenet import gate_loss
+from eenet_jax.schedulers.gate_training import gate_loss
 from eenet_jax.stopwatch import take_turns
 
 SAMPLES, EXITS, CLASSES, ALPHA = 64, 5, 100, 0.5

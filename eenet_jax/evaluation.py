@@ -16,6 +16,7 @@ from eenet_jax.measure import Chosen, Measured, Run, measure
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
+from eenet_jax.schedulers.scorers import SCORERS
 from eenet_jax.writers import Progress
 
 DROP_CONFIDENCE = 0.95
@@ -250,10 +251,10 @@ def apply_saved(
         or cannot give the guarantee asked for.
     """
     saved = schedulers_lib.load(path)
-    of_gates = saved.scorer.startswith("gate_")
-    if of_gates and saved.scorer != f"gate_{predictions.gate_inputs}":
+    read = saved.scorer.partition("_")[2]
+    if SCORERS[saved.scorer].reads_features and read != predictions.gate_inputs:
         raise UserError(
-            f"{path} has gates on {saved.scorer.removeprefix('gate_')!r} inputs, the "
+            f"{path} has gates on {read!r} inputs, the "
             f"predictions features of kind {predictions.gate_inputs!r}; fit them anew"
         )
     chosen = [(None, saved)]

@@ -55,7 +55,11 @@ SCHEDULERS = {
     "leenet": leenet.fit,
     "lagrangian": lagrangian.fit,
 }
-VARIANTS = {"eenet": eenet.VARIANTS, "lagrangian": lagrangian.VARIANTS}
+VARIANTS = {
+    "eenet": eenet.VARIANTS,
+    "lagrangian": lagrangian.VARIANTS,
+    "leenet": leenet.VARIANTS,
+}
 
 
 def fit(
@@ -158,6 +162,6 @@ def missing_evidence(name: str, predictions: Predictions) -> str | None:
     """Returns what a scheduler would need beside these predictions, None if nothing."""
     check_name(name)
     lack = predictions.val.features is None or predictions.test.features is None
-    if name == "leenet" and lack:
+    if name.startswith("leenet") and lack:
         return "val_features_k and test_features_k of every early exit (gates.inputs)"
     return None

@@ -46,6 +46,16 @@ def init_trail(batch: int, num_exits: int, num_classes: int) -> dict[str, jax.Ar
     }
 
 
+def own_features(logits: jax.Array) -> jax.Array:
+    """Returns how sure an exit is, ``[B, C] -> [B, OWN]``; see ``features``."""
+    log_probs = jnp.maximum(jax.nn.log_softmax(logits), LOWEST)
+    best, _ = jax.lax.top_k(log_probs, min(3, logits.shape[-1]))
+    third = best[:, 2] if best.shape[1] > 2 else jnp.full_like(best[:, 0], LOWEST)
+    margin = jnp.exp(best[:, 0]) - jnp.exp(best[:, 1])
+    own = [log_odds(logits) / 4, max_prob(logits), entropy_confidence(logits)]
+    return jnp.stack([*own, margin, best[:, 1] / 4, third / 4], axis=1)
+
+
 def features(
     k: int, logits: jax.Array, trail: dict[str, jax.Array]
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
@@ -66,12 +76,7 @@ def features(
     """
     log_probs = jnp.maximum(jax.nn.log_softmax(logits), LOWEST)
     answer = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    best, _ = jax.lax.top_k(log_probs, min(3, logits.shape[-1]))
-    third = best[:, 2] if best.shape[1] > 2 else jnp.full_like(best[:, 0], LOWEST)
-    odds, entropy = log_odds(logits) / 4, entropy_confidence(logits)
-    margin = jnp.exp(best[:, 0]) - jnp.exp(best[:, 1])
-    own = [odds, max_prob(logits), entropy, margin, best[:, 1] / 4, third / 4]
-
+    own = own_features(logits)
     before = (jnp.arange(trail["answer"].shape[1]) < k)[None]
     place = jnp.broadcast_to(answer[:, None, None], (*trail["answer"].shape, 1))
     said = jnp.take_along_axis(trail["log_probs"], place, axis=-1)[..., 0] / 4
@@ -83,11 +88,10 @@ def features(
         trail = {
             "log_probs": trail["log_probs"].at[:, k].set(log_probs),
             "answer": trail["answer"].at[:, k].set(answer),
-            "log_odds": trail["log_odds"].at[:, k].set(odds),
-            "entropy": trail["entropy"].at[:, k].set(entropy),
+            "log_odds": trail["log_odds"].at[:, k].set(own[:, 0]),
+            "entropy": trail["entropy"].at[:, k].set(own[:, 2]),
         }
-    stacked = jnp.concatenate([jnp.stack(own, axis=1), *shared], axis=1)
-    return stacked, answer, trail
+    return jnp.concatenate([own, *shared], axis=1), answer, trail
 
 
 def all_features(logits: jax.Array) -> Features:

@@ -61,21 +61,18 @@ def gate_inputs(kind: str, features: jax.Array) -> jax.Array:
     return features if features.ndim == 2 else INPUTS[kind](features)
 
 
-def gate_score(
-    kind: str, params: dict[str, Any], k: int, features: jax.Array
-) -> jax.Array:
+def gate_score(params: dict[str, Any], k: int, x: jax.Array) -> jax.Array:
     """Returns how open gate ``k`` is, in [0, 1].
 
     Args:
-      kind: One of ``INPUTS``.
       params: ``weight_k`` ``[F_k]`` for every early exit, and ``bias`` ``[K - 1]``.
       k: Exit, 0-based, not the last.
-      features: As ``gate_inputs`` takes them.
+      x: What it reads, ``[B, F_k]``.
 
     Returns:
       float32 ``[B]``.
     """
-    x, weight = gate_inputs(kind, features), params[f"weight_{k}"]
+    weight = params[f"weight_{k}"]
     if x.shape[1:] != weight.shape:
         raise UserError(
             f"gate {k} reads {len(weight)} numbers, the exit offers {x.shape[1]}; fit "

@@ -103,9 +103,9 @@ class Policy:
         """Returns what a sample costs that leaves at each exit.
 
         A head is run where somebody may leave, and everywhere if the policy looks back.
-        Where gates decide, they are run there instead (at an infinite threshold they
-        need not be), and the head of the exit taken alone. Scores cost nothing: C
-        numbers are nothing against a stage.
+        Gates on features alone are run there instead (at an infinite threshold they
+        need not be), and the head of the exit taken alone; others run beside heads.
+        Scores cost nothing: C numbers are nothing against a stage.
 
         Args:
           costs: Cumulative cost up to each exit, all heads included, ``[K]``.
@@ -118,7 +118,7 @@ class Policy:
         costs = np.asarray(costs, np.float64)
         thresholds = np.asarray(self.thresholds)
         closed, gates = thresholds == np.inf, 0.0
-        if not self.reads_logits and gate_costs is not None:
+        if SCORERS[self.scorer].reads_features and gate_costs is not None:
             gates = np.cumsum(np.where(np.isfinite(thresholds), gate_costs, 0.0))
         if head_costs is None or self.looks_back:
             return costs + gates

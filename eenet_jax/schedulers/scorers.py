@@ -31,6 +31,7 @@ class Scorer(NamedTuple):
     init_trail: Callable[[Any, int], Trail]
     step: Callable[[Any, int, Evidence, Trail], tuple[jax.Array, Trail]]
     reads_logits: bool = True
+    reads_features: bool = False
 
 
 def _no_trail(params: Any, batch: int) -> Trail:
@@ -137,15 +138,19 @@ def _advantage(params, k, evidence, trail):
     return confidence.advantage(params, k, x, answer), trail
 
 
-def _gate(kind):
-    """Scores by a gate on the exit's features; logits are not looked at."""
+def _gate(kind, combined):
+    """Scores by a gate on the exit's features, and what the exit says if combined."""
 
     def step(params, k, evidence, trail):
         if k == params["bias"].shape[0]:  # the last exit takes all that is left
             return jnp.zeros(len(evidence.logits)), trail
-        return feature_gates.gate_score(kind, params, k, evidence.features), trail
+        x = feature_gates.gate_inputs(kind, evidence.features)
+        if combined:
+            said = confidence.own_features(evidence.logits)
+            x = jnp.concatenate([x, said], axis=1)
+        return feature_gates.gate_score(params, k, x), trail
 
-    return Scorer(_no_trail, step, reads_logits=False)
+    return Scorer(_no_trail, step, reads_logits=combined, reads_features=True)
 
 
 SCORERS = {
@@ -155,5 +160,6 @@ SCORERS = {
     "eenet_linear": _linear(linear_inputs),
     "eenet": _linear(logit_inputs),
     "lagrangian": Scorer(_advantage_trail, _advantage),
-    **{f"gate_{kind}": _gate(kind) for kind in feature_gates.INPUTS},
+    **{f"gate_{kind}": _gate(kind, False) for kind in feature_gates.INPUTS},
+    **{f"combined_{kind}": _gate(kind, True) for kind in feature_gates.INPUTS},
 }

@@ -16,7 +16,7 @@ QUICK_COMPILES = True  # see conftest.py
 
 QUICK = {
     "leenet": functools.partial(
-        leenet.fit, recipe=leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
+        leenet.fit, recipe=leenet.Recipe(alphas=4, steps=20, penalties=((1e-3, 0.0),))
     ),
     "eenet": functools.partial(eenet.fit, recipe=eenet.Recipe(restarts=2, steps=20)),
     "lagrangian": functools.partial(

@@ -36,7 +36,7 @@ def given() -> Predictions:
 
 @pytest.fixture(autouse=True)
 def quick_gates(monkeypatch):
-    recipe = leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
+    recipe = leenet.Recipe(alphas=4, steps=20, penalties=((1e-3, 0.0),))
     quick = functools.partial(leenet.fit, recipe=recipe)
     monkeypatch.setitem(schedulers.SCHEDULERS, "leenet", quick)
 

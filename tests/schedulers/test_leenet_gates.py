@@ -9,7 +9,8 @@ import pytest
 
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import simulate
-from eenet_jax.schedulers import leenet
+from eenet_jax.schedulers import gate_training, leenet
+from eenet_jax.schedulers.policy import Policy
 
 QUICK_COMPILES = True  # see conftest.py
 
@@ -26,11 +27,11 @@ def case(request, root) -> dict[str, np.ndarray]:
         return {**found, "alphas": file["alphas"]}
 
 
-def compute(gate_logits, class_logits, alpha, case) -> leenet.GateLoss:
+def compute(gate_logits, class_logits, alpha, case) -> gate_training.GateLoss:
     """The loss of [N, K - 1] and [N, K, C], as the original has them."""
     labels = np.repeat(case["labels"][:, None], class_logits.shape[1], axis=1)
     losses = optax.softmax_cross_entropy_with_integer_labels(class_logits, labels)
-    return leenet.gate_loss(gate_logits.T, losses.T, case["costs"], alpha)
+    return gate_training.gate_loss(gate_logits.T, losses.T, case["costs"], alpha)
 
 
 def test_loss_and_parts_are_the_originals(case):
@@ -70,7 +71,7 @@ def told() -> Predictions:
 
 
 def test_gates_learn_what_features_tell(told):
-    quick = leenet.Recipe(alphas=6, steps=100, decays=(1e-3, 1e-2))
+    quick = leenet.Recipe(alphas=6, steps=100, penalties=((1e-3, 0.0), (1e-3, 0.5)))
     frontier = leenet.fit(told, budgets=told.costs, key=jax.random.key(0), recipe=quick)
     run = simulate(frontier.for_budget(2.2), told.test, *told.prices)
     # Half leave rightly at once, and 0.6 of the others next: 0.5 + 0.3 * 2 + 0.2 * 4.
@@ -78,6 +79,39 @@ def test_gates_learn_what_features_tell(told):
     assert run.accuracy(told.test.labels) > 0.95
     answers = told.test.logits.argmax(-1)
     assert (answers[-1] == told.test.labels).mean() < 0.97
+
+
+def test_combined_gates_hear_what_the_exit_says(told):
+    def surer_where_right(split: Split) -> Split:
+        right = split.logits.argmax(-1) == split.labels
+        noise = tuple(f[:, ::2] for f in split.features)
+        return Split(split.logits * (1 + right[..., None]), split.labels, noise)
+
+    parts = surer_where_right(told.val), surer_where_right(told.test)
+    given = Predictions(*parts, told.costs)
+    quick = leenet.Recipe(alphas=6, steps=100, penalties=((1e-3, 0.0),))
+    found = {}
+    for variant in ("gate", "combined"):
+        frontier = leenet.fit(
+            given,
+            budgets=told.costs,
+            key=jax.random.key(0),
+            recipe=quick,
+            variant=variant,
+        )
+        run = simulate(frontier.for_budget(2.2), given.test, *given.prices)
+        assert run.mean_cost < 2.3
+        found[variant] = run.accuracy(told.test.labels)
+    assert found["combined"] > 0.95 > 0.9 > found["gate"]
+
+
+def test_combined_gates_are_charged_beside_heads():
+    thresholds = np.array([0.5, np.inf, -np.inf], np.float32)
+    prices = np.array([1.0, 2.0, 4.0]), np.array([0.1, 0.2, 0.3]), np.array([0.01] * 3)
+    combined = Policy("combined_flat", {}, thresholds).charges(*prices)
+    np.testing.assert_allclose(combined, [1.01, 2.01, 3.81])  # head 2 is not run
+    alone = Policy("gate_flat", {}, thresholds).charges(*prices)
+    np.testing.assert_allclose(alone, [1.01, 1.91, 3.71])
 
 
 def test_alpha_is_the_weight_of_cost(told):

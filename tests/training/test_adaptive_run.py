@@ -27,7 +27,7 @@ def workdir(tmp_path_factory):
 def test_policies_are_run_timed_and_compared(
     workdir, small_config, tmp_path, root, monkeypatch
 ):
-    recipe = leenet.Recipe(alphas=4, steps=20, decays=(1e-3,))
+    recipe = leenet.Recipe(alphas=4, steps=20, penalties=((1e-3, 0.0),))
     for name in ("fit", "fit_alpha"):
         quick = functools.partial(getattr(leenet, name), recipe=recipe)
         monkeypatch.setattr(leenet, name, quick)
