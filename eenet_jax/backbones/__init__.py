@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from eenet_jax.backbones import (
+    alexnet,
     bert,
     densenet,
     msdnet,
@@ -32,6 +33,7 @@ BACKBONES = {
     "resnet50": resnet_imagenet.resnet50,
     "vgg11_bn": vgg.vgg11_bn,
     "vgg19_bn": vgg.vgg19_bn,
+    "alexnet": alexnet.alexnet,
     "leenet_resnet50": functools.partial(
         resnet_imagenet.resnet50, exits=(0, 3, 7), head="flat"
     ),

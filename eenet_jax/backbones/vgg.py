@@ -28,14 +28,23 @@ SMALLEST = 32  # pixels that the five max pools leave one of
 
 
 class Images(nn.Module):
-    """Passes images on that are large enough; VGG has no other stem."""
+    """Passes images on that are large enough, where a network has no other stem.
+
+    Attributes:
+      network: Its name, for the message.
+      pools: Max pools of 2x2 that it has.
+    """
+
+    network: str
+    pools: int
 
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         height, width = x.shape[1:3]
-        if min(height, width) < SMALLEST:
+        smallest = 2**self.pools
+        if min(height, width) < smallest:
             raise UserError(
-                f"images of {height}x{width} pixels are too small for VGG's five max "
-                f"pools; use images of at least {SMALLEST}x{SMALLEST}"
+                f"images of {height}x{width} pixels are too small for {self.network}'s "
+                f"{self.pools} max pools; use images of at least {smallest}x{smallest}"
             )
         return x
 
@@ -134,7 +143,7 @@ def vgg_bn(
     blocks.append(AveragePool(pool))
     after_pools = tuple(itertools.accumulate(length + 1 for length in lengths[:-1]))
     return build_staged(
-        Images(),
+        Images("VGG", len(WIDTHS)),
         blocks,
         exits=after_pools if exits is None else exits,
         early_head=build_head(head, num_classes, reduction=reduction, dtype=dtype),
