@@ -24,7 +24,8 @@ def get_config() -> ml_collections.ConfigDict:
     # run's workdir; "" for none.
     c.init_from = ""
     # True: tensors that are missing there, unexpected or of another shape are left out
-    # and said; False: they are refused.
+    # and said, and a run gives its stages and last exit alone, so that it may have
+    # other early exits; False: all must fit.
     c.init_partial = False
 
     c.model = ml_collections.ConfigDict()

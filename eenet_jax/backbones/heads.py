@@ -12,6 +12,7 @@ from eenet_jax.errors import UserError
 
 HEADS = ("conv", "linear", "flat", "residual")
 SMALLEST = 8  # side of the maps that a residual head pools
+BLOCKS = 2  # of a residual head at each size of map
 
 
 class MapHead(nn.Module):
@@ -64,7 +65,7 @@ class ConvHead(MapHead):
 
 
 class ResidualHead(MapHead):
-    """Residual blocks, each half the map and twice the width, then pool and linear.
+    """Pairs of residual blocks, each half the map and twice the width; pool and linear.
 
     As many as leave a map of at most 8 pixels a side: an early exit sees as far as the
     last one does (Zhang et al. 2019, "Be Your Own Teacher", with basic blocks).
@@ -77,9 +78,12 @@ class ResidualHead(MapHead):
     def __call__(self, carry: jax.Array, train: bool = False) -> jax.Array:
         x, i = carry, 0
         while min(x.shape[1:3]) > SMALLEST:
-            spec = BlockSpec(2 * x.shape[-1], 2)
-            x = BasicBlock(spec, "projection", self.dtype, name=f"block{i}")(x, train)
-            i += 1
+            width = 2 * x.shape[-1]
+            for stride in (2, *(1,) * (BLOCKS - 1)):
+                block = BasicBlock(
+                    BlockSpec(width, stride), "projection", self.dtype, name=f"block{i}"
+                )
+                x, i = block(x, train), i + 1
         return Linear(self.num_classes, self.dtype, name="linear")(x.mean((1, 2)))
 
 

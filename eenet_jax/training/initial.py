@@ -6,9 +6,11 @@ import sys
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from eenet_jax import checkpoint, distributed
-from eenet_jax.backbones import from_torch
+from eenet_jax import config as config_lib
+from eenet_jax.backbones import from_torch, to_torch
 from eenet_jax.backbones.torch_names.bert import check_sizes
 from eenet_jax.errors import UserError
 from eenet_jax.training.best_heads import BestHeads
@@ -45,7 +47,8 @@ def imported_state(
 
     Args:
       config: ``init_from`` is a PyTorch checkpoint, or the workdir of another run,
-        whose best checkpoint is taken; ``init_partial``: whether some may not fit.
+        whose best checkpoint is taken; ``init_partial``: whether some may not fit, and
+        of a run takes the stages and the last exit alone.
       plan: The run's plan.
       key: For what is not imported.
       mesh: The devices.
@@ -58,10 +61,12 @@ def imported_state(
     """
     path = pathlib.Path(config.init_from).expanduser()
     state = plan.init(key)
-    if (path / "config.json").is_file() and (path / checkpoint.FOLDER).is_dir():
+    run = (path / "config.json").is_file() and (path / checkpoint.FOLDER).is_dir()
+    if run and not config.init_partial:
         variables, fresh = _of_run(path, state), ()
     else:
-        state_dict = from_torch.load_state_dict(path)
+        read = _stages_of_run if run else from_torch.load_state_dict
+        state_dict = read(path)
         try:
             encoder = plan.backbone.input_kind == "text" and path.is_dir()
             if encoder and not config.init_partial:
@@ -84,13 +89,25 @@ def imported_state(
     return state.replace(variables=variables, average=average, best=best), fresh
 
 
-def _of_run(workdir: pathlib.Path, state: TrainState):
+def _stages_of_run(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+    """Reads another run's stages and last head, wherever its early exits are."""
+    backbone = config_lib.build_backbone(config_lib.read(workdir), num_classes=2)
+    return to_torch.single_exit(backbone, _stored(workdir))  # names alone are taken
+
+
+def _stored(workdir: pathlib.Path):
     """Reads the variables that another run of ours would be evaluated with."""
     step = checkpoint.choose_step(workdir, "best")
     stored = checkpoint.restore_as_saved(workdir, step)
     variables = stored.get("average") or stored["variables"]
     if stored.get("best"):
         variables = BestHeads(**stored["best"]).put(variables)
+    return variables
+
+
+def _of_run(workdir: pathlib.Path, state: TrainState):
+    """Reads all variables of a run of the same network."""
+    variables = _stored(workdir)
     ours, theirs = (
         {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
         for leaves in map(
@@ -101,6 +118,7 @@ def _of_run(workdir: pathlib.Path, state: TrainState):
     if differing:
         raise UserError(
             f"init_from={workdir} is a run of another network: they differ in "
-            f"{from_torch.some(differing)}; give model the values in its config.json"
+            f"{from_torch.some(differing)}; give model the values in its config.json, "
+            "or take its stages and last exit alone: --config.init_partial=True"
         )
     return variables
