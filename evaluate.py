@@ -4,6 +4,7 @@ python evaluate.py --workdir=runs/digits
 python evaluate.py --predictions=FILE.npz --scheduler=eenet,maxprob_opt --budgets=1:3:9
 """
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -180,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
     from eenet_jax.predictions import load_predictions
     from eenet_jax.report.files import make_output, write_report
 
-    details = {}
+    details, load_images = {}, None
     if _PREDICTIONS.value is not None:
         path = pathlib.Path(_PREDICTIONS.value)
         predictions = load_predictions(path)
@@ -197,6 +198,7 @@ def main(argv: Sequence[str]) -> None:
             profile=_PROFILE.value,
         )
         output = workdir / "eval"
+        load_images = functools.partial(trained.images_of, workdir, predictions)
     if _OUTPUT.value is not None:
         output = pathlib.Path(_OUTPUT.value)
     if _COSTS.value is not None:
@@ -225,7 +227,7 @@ def main(argv: Sequence[str]) -> None:
             run=run,
         )
         results["cost_details"] = details
-        print(write_report(results, output))
+        print(write_report(results, output, load_images))
         return
     names, left_out = options.parse_schedulers(_SCHEDULER.value, predictions)
     make_output(output)
@@ -246,7 +248,7 @@ def main(argv: Sequence[str]) -> None:
     results["cost_details"] = details
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    print(write_report(results, output))
+    print(write_report(results, output, load_images))
 
 
 def _refuse(given: Sequence[flags.FlagHolder], beside: str) -> None:

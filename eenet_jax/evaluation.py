@@ -194,7 +194,7 @@ def _results(
         "comparison": {},
         **{
             part: {name: m.middle[part] for name, m in measured.items()}
-            for part in ("score_quality", "per_class")
+            for part in ("score_quality", "per_class", "examples")
         },
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eenet_jax import metrics
+from eenet_jax import examples, metrics
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import Decisions, simulate
 from eenet_jax.schedulers.adjust import adjust_split
@@ -27,7 +27,7 @@ class Measured:
       policies: What was measured, as many.
       charges: What each is charged at each exit, ``[Q, K]``.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
-        ``score_quality`` and ``per_class`` as in ``results.json``.
+        ``score_quality``, ``per_class`` and ``examples`` as in ``results.json``.
     """
 
     records: list[dict[str, Any]]
@@ -53,7 +53,8 @@ def measure(
             nearest = abs(record["budget"] - middle_cost)
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
-    correct = adjust_split(policy.adjustment, test).correct
+    adjusted = adjust_split(policy.adjustment, test)
+    correct = adjusted.correct
     charges = [p.charges(*predictions.prices) for p in policies]
     of_classes = metrics.per_class(
         on_test.exit_index,
@@ -63,7 +64,14 @@ def measure(
         predictions.num_classes,
     )
     quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
-    found = {"score_quality": quality, "per_class": {"budget": budget, **of_classes}}
+    shown = examples.choose(
+        adjusted.logits, on_test.labels, test.labels, on_test.exit_index
+    )
+    found = {
+        "score_quality": quality,
+        "per_class": {"budget": budget, **of_classes},
+        "examples": {"budget": budget, "exits": shown},
+    }
     return Measured(records, np.stack(exits), policies, np.stack(charges), found)
 
 

@@ -15,8 +15,9 @@ from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
 from eenet_jax.costs.profile import load_profile
-from eenet_jax.data import inputs
+from eenet_jax.data import inputs, text
 from eenet_jax.data.datasets import Dataset
+from eenet_jax.errors import UserError
 from eenet_jax.inference import Predictor
 from eenet_jax.predictions import (
     Predictions,
@@ -136,6 +137,25 @@ def workdir_predictions(
     predictions = predict(load_trained(workdir, which))
     save_predictions(path, predictions)
     return predictions
+
+
+def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset | None:
+    """Returns the data that a run's predictions are of, None for texts.
+
+    Raises:
+      UserError: If the data are not there any more, or are others.
+    """
+    config = config_lib.read(pathlib.Path(workdir))
+    if config.data.name in text.NAMES:
+        return None
+    dataset = config_lib.load_data(config)
+    if not np.array_equal(dataset.test.labels, predictions.test.labels):
+        raise UserError(
+            f"the test labels of data.name={config.data.name} are not those that "
+            f"{workdir} has predictions of; remove its predictions.npz if the data "
+            "were changed"
+        )
+    return dataset
 
 
 def predictions_with_cost(

@@ -157,7 +157,7 @@ def test_without_schedulers_there_are_no_records(predictions, key, tmp_path) -> 
     low = np.array([0.1])  # budgets do not matter then
     results = evaluation.evaluate(predictions, schedulers=[], budgets=low, key=key)
     assert results["records"] == []
-    for name in ("comparison", "score_quality", "per_class"):
+    for name in ("comparison", "score_quality", "per_class", "examples"):
         assert results[name] == {}
     (tmp_path / "classes.png").write_bytes(b"of an earlier report")
     write_report(results, tmp_path)

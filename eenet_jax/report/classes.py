@@ -1,6 +1,7 @@
 """The figure of the classes: how right a scheduler is on each, and at what cost."""
 
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
 from eenet_jax.report.figures import COLOURS, save, unit
@@ -28,7 +29,7 @@ def save_classes(results: Results, path: pathlib.Path) -> bool:
         return False
     from matplotlib.figure import Figure
 
-    name = SCHEDULER if SCHEDULER in of_all else list(of_all)[-1]
+    name = shown_scheduler(of_all)
     measured = of_all[name]
     classes, gap, title = shown_classes(measured["cost"])
     places = [i + (gap is not None and i >= gap) for i in range(len(classes))]
@@ -58,6 +59,12 @@ def save_classes(results: Results, path: pathlib.Path) -> bool:
     figure.suptitle(f"{title}: {name}, budget {budget}")
     save(figure, path)
     return True
+
+
+def shown_scheduler(names: Iterable[str]) -> str:
+    """Returns whose middle budget is drawn: ``lagrangian``, or else the last one."""
+    names = list(names)
+    return SCHEDULER if SCHEDULER in names else names[-1]
 
 
 def shown_classes(cost: list[float | None]) -> tuple[list[int], int | None, str]:

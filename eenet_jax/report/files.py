@@ -2,12 +2,13 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
-from eenet_jax.report import classes, comparison, figures, frontier, wall
+from eenet_jax.report import classes, comparison, examples, figures, frontier, wall
 
 FIGURES = {
     "frontier.png": figures.save_frontier,
@@ -32,16 +33,23 @@ def make_output(output: pathlib.Path) -> None:
         ) from None
 
 
-def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
+def write_report(
+    results: Mapping[str, Any],
+    output: pathlib.Path,
+    load_images: Callable[[], Dataset | None] | None = None,
+) -> str:
     """Writes ``results.json`` and the figures for which there is something to draw.
 
     Args:
       results: What ``evaluate`` returned.
       output: Directory; made if it is not there. A figure that an earlier report left
         and that this one has nothing for is removed.
+      load_images: Returns the data that the results are of, or None for texts; called
+        only if there is something to show of them. A set that cannot be read costs the
+        report no more than this figure.
 
     Returns:
-      The tables to print, and what has been written.
+      The tables to print, what has been written, and what could not be.
     """
     make_output(output)
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
@@ -52,8 +60,17 @@ def write_report(results: Mapping[str, Any], output: pathlib.Path) -> str:
             written.append(name)
         else:
             (output / name).unlink(missing_ok=True)
+    path, lacks = output / "examples.png", []
+    try:
+        dataset = load_images() if load_images and results.get("examples") else None
+        if examples.save_examples(results, path, dataset):
+            written.append(path.name)
+    except UserError as error:
+        lacks.append(f"left out: {path.name}; {error}")
+    if path.name not in written:
+        path.unlink(missing_ok=True)
     listed = f"{', '.join(written[:-1])} and {written[-1]} are in {output}"
     tables = [frontier.table(results)]
     if "adaptive" in results:
         tables.append(wall.table(results))
-    return "\n\n".join([*tables, listed])
+    return "\n\n".join([*tables, listed, *lacks])
