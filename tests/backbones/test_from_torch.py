@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from eenet_jax import backbones
-from eenet_jax.backbones import from_torch
+from eenet_jax.backbones import from_torch, to_torch
 from eenet_jax.errors import UserError
 
 # Names with options that make the network small where there are such.
@@ -205,3 +205,24 @@ def test_files_that_cannot_be_read_are_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     with pytest.raises(UserError, match="not installed: pip install torch"):
         from_torch.load_state_dict(tmp_path / "w.pth")
+
+
+def test_stages_of_one_network_serve_another_with_other_exits():
+    small = {"depth": 8, "width": 4, "num_classes": 3}
+    one = backbones.build("cifar_resnet", exits=(1,), **small)
+    other = backbones.build("cifar_resnet", exits=(0, 2), head="residual", **small)
+    fill = np.random.default_rng(0)
+    variables = jax.tree.map(lambda a: fill.random(a.shape, np.float32), shapes_of(one))
+    tensors = to_torch.single_exit(one, variables)
+    taken = from_torch.take(other, shapes_of(other), tensors)
+    assert taken.fresh == ("heads_0", "heads_1") and not taken.skipped
+    stem, block = (taken.variables["params"][part] for part in ("stem", "stages_2"))
+    assert stem["conv"]["kernel"].shape == (3, 3, 3, 4)
+    np.testing.assert_array_equal(
+        stem["conv"]["kernel"], variables["params"]["stem"]["conv"]["kernel"]
+    )
+    np.testing.assert_array_equal(
+        block["blocks_0"]["conv1"]["kernel"],
+        variables["params"]["stages_1"]["blocks_1"]["conv1"]["kernel"],
+    )
+    assert from_torch.take(one, variables, tensors).fresh == ("heads_0",)
