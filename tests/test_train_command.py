@@ -22,7 +22,7 @@ SMALL = [
     "--config.model.exits=(1,)",
     "--config.model.options.depth=8",
     "--config.data.flip=True",
-    "--config.train.epochs=6",
+    "--config.train.epochs=4",
     "--config.train.eval_epochs=1",
     "--config.train.ema_decay=0.9",
     "--config.eval.batch_size=64",
@@ -74,12 +74,12 @@ def test_killed_run_resumes_bit_equal(root, tmp_path, finished) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert 0 < max(whole_checkpoints(workdir)) < 60
+    assert 0 < max(whole_checkpoints(workdir)) < 40
 
     status, _, err = finish(start(root, *SMALL, f"--workdir={workdir}"))
     assert status == 0, err
     whole, resumed = (load_trained(w, "latest") for w in (finished, workdir))
-    assert whole.step == resumed.step == 60
+    assert whole.step == resumed.step == 40
     equal = jax.tree.map(np.array_equal, whole.variables, resumed.variables)
     assert all(jax.tree.leaves(equal))
 
@@ -92,7 +92,7 @@ def test_finished_run_says_so(root, finished) -> None:
     before = (finished / "predictions.npz").read_bytes()
     status, out, _ = finish(start(root, *SMALL, f"--workdir={finished}"))
     assert status == 0
-    assert "is finished: step 60 of 60" in out
+    assert "is finished: step 40 of 40" in out
     assert (finished / "predictions.npz").read_bytes() == before
 
 
@@ -107,7 +107,7 @@ def test_workdir_of_another_config_is_refused(root, finished) -> None:
 
 @pytest.mark.slow
 def test_checkpoints_by_name(finished) -> None:
-    assert load_trained(finished, "latest").step == 60
+    assert load_trained(finished, "latest").step == 40
     best = trained.workdir_predictions(finished, "best").checkpoint_step
     assert load_trained(finished, "best").step == best
     with pytest.raises(UserError, match="--checkpoint=7 is not there; choose best"):
@@ -122,7 +122,7 @@ def test_predictions_match_the_network(finished) -> None:
     predictions = trained.predict(run)
     assert predictions.val.logits.shape == (2, 297, 10)
     assert predictions.test.logits.shape == (2, 500, 10)
-    assert predictions.checkpoint_step == 60
+    assert predictions.checkpoint_step == 40
     x = (run.dataset.test.images[:7] / 255 - run.dataset.mean) / run.dataset.std
     x = np.repeat(x, 3, axis=-1).astype(np.float32)
     logits, _ = run.backbone.apply(run.variables, x)
@@ -133,10 +133,10 @@ def test_predictions_match_the_network(finished) -> None:
 def test_damaged_checkpoint(finished, tmp_path) -> None:
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
-    for path in (workdir / "checkpoints" / "60" / "state").rglob("*"):
+    for path in (workdir / "checkpoints" / "40" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(b"\0" * 10)
-    with pytest.raises(UserError, match="checkpoints/60 is damaged.*delete that"):
+    with pytest.raises(UserError, match="checkpoints/40 is damaged.*delete that"):
         load_trained(workdir, "latest")
 
 
@@ -144,10 +144,10 @@ def test_damaged_checkpoint(finished, tmp_path) -> None:
 def test_damaged_metrics_of_a_checkpoint(finished, tmp_path) -> None:
     workdir = tmp_path / "damaged"
     shutil.copytree(finished, workdir)
-    (workdir / "checkpoints" / "60" / "metrics" / "metrics").write_text("{")
+    (workdir / "checkpoints" / "40" / "metrics" / "metrics").write_text("{")
     with pytest.raises(UserError, match="metrics of a checkpoint.*delete the dir"):
         load_trained(workdir, "latest")
-    shutil.rmtree(workdir / "checkpoints" / "60" / "metrics")
+    shutil.rmtree(workdir / "checkpoints" / "40" / "metrics")
     with pytest.raises(UserError, match="metrics of a checkpoint.*delete the dir"):
         load_trained(workdir, "best")
 

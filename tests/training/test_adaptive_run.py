@@ -32,17 +32,17 @@ def test_policies_are_run_timed_and_compared(
         quick = functools.partial(getattr(leenet, name), recipe=recipe)
         monkeypatch.setattr(leenet, name, quick)
     monkeypatch.setitem(schedulers.SCHEDULERS, "leenet", leenet.fit)
-    changes = {"train__epochs": 4, "eval__batch_size": 8, "gates__inputs": "both"}
+    changes = {"train__epochs": 2, "eval__batch_size": 8, "gates__inputs": "both"}
     loop.train(small_config(**changes), workdir)
     predictions = trained.workdir_predictions(workdir)
     results = evaluation.evaluate(
         predictions,
-        schedulers=["maxprob_opt", "pabee", "leenet"],
+        schedulers=["maxprob_opt", "leenet"],
         budgets=np.linspace(predictions.costs[0], predictions.costs[-1], 2),
         key=jax.random.key(0),
         run=adaptive.runner(workdir, "best", predictions, None),
     )
-    assert len(results["records"]) == 6
+    assert len(results["records"]) == 4
     assert [f.shape[1] for f in predictions.val.features] == [8]  # 2 x 4 channels
     assert predictions.gate_costs.tolist() == [1.6e-5, 0.0]
     for record in results["records"]:
