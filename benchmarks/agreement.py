@@ -3,11 +3,11 @@
     python -m benchmarks.agreement [--models=cifar_resnet,minilm] [--batch_sizes=1,7]
 
 Every scheduler is fitted to the exits of every network, and its policy for the middle
-of the cost range is run on samples in another order, in batches of several sizes, with ladders
-of one size or two.
-Weights are fresh, so logits are standardised per exit and class, and the right answers
-are what the exits mean together. Each line counts decisions, those that differ from
-``simulate``, and those that do so with a score within 1e-5 of the threshold.
+of the cost range is run on samples in another order, in batches of several sizes, with
+ladders of one size or two. Weights are fresh, so logits are standardised per exit and
+class, and the right answers are what the exits mean together. Each line counts
+decisions, those that differ from ``simulate``, and those that do so with a score within
+1e-5 of the threshold.
 """
 
 import argparse
@@ -28,7 +28,7 @@ SAMPLES = 256  # in each part
 CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
 TOKENS = 12
-SCHEDULERS = (*schedulers.SCHEDULERS, "eenet:published")
+SCHEDULERS = (*schedulers.SCHEDULERS, "eenet:published", "leenet:combined")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
