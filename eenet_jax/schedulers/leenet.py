@@ -70,6 +70,21 @@ def fit(
     return _frontier(scorer, params, _outcomes(crossed, values), predictions)
 
 
+def solve_alphas(
+    predictions: Predictions, alphas: Sequence[float], *, key: jax.Array, recipe: Recipe
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Trains the gates of some alphas in one program, as ``fit`` does.
+
+    Returns:
+      Their parameters, leaves ``[A, ...]``, and their accuracy and mean cost on samples
+      that they were not trained on, ``[A, 2]``.
+    """
+    scorer = f"gate_{predictions.gate_inputs}"
+    values = outcome_values(predictions.val, _charged(scorer, predictions))
+    params, crossed = _solver(scorer, predictions, key, recipe)(np.asarray(alphas))
+    return params, _outcomes(crossed, values)
+
+
 def fit_alpha(
     predictions: Predictions,
     alpha: float,
@@ -85,8 +100,7 @@ def fit_alpha(
       key: Of the folds, the batches and what is dropped.
       recipe: Hyper-parameters.
     """
-    scorer = f"gate_{predictions.gate_inputs}"
-    params, _ = _solver(scorer, predictions, key, recipe)(np.array([alpha]))
+    params, _ = solve_alphas(predictions, [alpha], key=key, recipe=recipe)
     bias = params.pop("bias")[0]
     weights = [params[f"weight_{k}"][0] for k in range(len(bias))]
     return gate_policy(predictions.gate_inputs, weights, bias)
