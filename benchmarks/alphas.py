@@ -60,9 +60,10 @@ def show(path: pathlib.Path, given: Predictions, alphas: np.ndarray) -> None:
             f"| {run.mean_cost:.4g} | {right:.2f} |"
         )
     rises = np.diff(spent, axis=0).max(axis=0).clip(0) / np.ptp(given.costs)
+    on_val, on_test = 100 * rises
     print(
-        f"\nlargest rise of the cost with alpha, of its range: {100 * rises[0]:.2f} % on "
-        f"the validation part, {100 * rises[1]:.2f} % on the test part"
+        "\nlargest rise of the cost with alpha, in % of its range: "
+        f"{on_val:.2f} on the validation part, {on_test:.2f} on the test part"
     )
 
 
