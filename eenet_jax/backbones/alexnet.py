@@ -16,8 +16,13 @@ from eenet_jax.backbones.heads import build_head
 from eenet_jax.backbones.layers import biased_conv, relu
 from eenet_jax.backbones.resnet import build_staged
 from eenet_jax.backbones.staged import StagedModule
-from eenet_jax.backbones.vgg import AveragePool, Classifier, Images, MaxPool
-from eenet_jax.errors import UserError
+from eenet_jax.backbones.vgg import (
+    AveragePool,
+    Classifier,
+    Images,
+    MaxPool,
+    check_sizes,
+)
 
 # Of each convolution: kernel, channels in multiples of the first's, max pool behind it.
 LAYERS = ((5, 1, True), (5, 2, True), (3, 3, False), (3, 3, False), (3, 2, True))
@@ -76,11 +81,7 @@ def alexnet(
     Raises:
       UserError: If an option or an exit is not possible.
     """
-    for name, value in {"width": width, "pool": pool, "hidden": hidden}.items():
-        if value < 1:
-            raise UserError(f"model.options.{name}={value} must be at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.options.dropout={dropout} must be in [0, 1)")
+    check_sizes(dropout, width=width, pool=pool, hidden=hidden)
     blocks: list[nn.Module] = []
     for kernel, multiple, pooled in LAYERS:
         blocks.append(ConvBlock(multiple * width, kernel, dtype))

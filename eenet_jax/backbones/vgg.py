@@ -95,6 +95,15 @@ class Classifier(MapHead):
         return Linear(self.num_classes, self.dtype, name="linear2")(x)
 
 
+def check_sizes(dropout: float, **sizes: int) -> None:
+    """Refuses a dropout that is no share and sizes below 1, naming the option."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise UserError(f"model.options.{name}={value} must be at least 1")
+    if not 0 <= dropout < 1:
+        raise UserError(f"model.options.dropout={dropout} must be in [0, 1)")
+
+
 def vgg_bn(
     num_classes: int,
     *,
@@ -131,11 +140,7 @@ def vgg_bn(
         raise UserError(
             f"model.options.depth={depth} is unknown; choose from {tuple(LENGTHS)}"
         )
-    for name, value in {"pool": pool, "hidden": hidden}.items():
-        if value < 1:
-            raise UserError(f"model.options.{name}={value} must be at least 1")
-    if not 0 <= dropout < 1:
-        raise UserError(f"model.options.dropout={dropout} must be in [0, 1)")
+    check_sizes(dropout, pool=pool, hidden=hidden)
     lengths = LENGTHS[depth]
     blocks: list[nn.Module] = []
     for width, length in zip(WIDTHS, lengths, strict=True):
