@@ -3,9 +3,12 @@
     python -m benchmarks.gate_loss
 
 LEENet's loss for 64 samples, 5 exits and 100 classes, from logits: ours with its
-gradients, compiled, against a loop in Python that computes the value alone, once with
-NumPy and once with eager JAX.
+gradients, compiled, against a loop in Python: the value alone with NumPy and with eager
+JAX, and with gradients in PyTorch, the original's library, where torch is installed.
 """
+
+import importlib.util
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +48,23 @@ def ours(gate_logits, class_logits, labels, costs):
     return jax.value_and_grad(loss, argnums=(0, 1))(gate_logits, class_logits)
 
 
+def torch_loop(gate_logits, class_logits, labels, costs) -> Callable[[], list]:
+    """The loop in PyTorch; returns what computes its gradients."""
+    import torch
+
+    torch.set_num_threads(1)
+    gate_logits, class_logits, labels, costs = map(
+        torch.tensor, (gate_logits, class_logits, labels, costs)
+    )
+    logits = [gate_logits.requires_grad_(), class_logits.requires_grad_()]
+
+    def gradients() -> list[np.ndarray]:
+        value = loop(torch, *logits, labels, costs)
+        return [grad.numpy() for grad in torch.autograd.grad(value, logits)]
+
+    return gradients
+
+
 def main() -> None:
     """Measures and prints."""
     rng = np.random.default_rng(0)
@@ -56,14 +76,14 @@ def main() -> None:
     )
     on_device = jax.device_put(given)
     np.testing.assert_allclose(ours(*on_device)[0], loop(np, *given), rtol=1e-5)
-    times = take_turns(
-        {
-            "ours, with gradients": lambda: ours(*on_device),
-            "loop, NumPy": lambda: loop(np, *given),
-            "loop, eager JAX": lambda: loop(jnp, *on_device),
-        },
-        repeats=10,
-    )
+    ways = {
+        "ours, with gradients": lambda: ours(*on_device),
+        "loop, NumPy": lambda: loop(np, *given),
+        "loop, eager JAX": lambda: loop(jnp, *on_device),
+    }
+    if importlib.util.find_spec("torch"):
+        ways["loop, PyTorch, with gradients"] = torch_loop(*given)
+    times = take_turns(ways, repeats=10)
     medians = {name: float(np.median(ms)) for name, ms in times.items()}
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
     for name, ms in medians.items():
