@@ -94,6 +94,9 @@ def _record(
         "exit_fraction": on_test.exit_fraction.tolist(),
         "accuracy_where_taken": _accuracy_where_taken(on_test, test),
     }
+    some_decide = np.isfinite(np.asarray(policy.thresholds)).any()
+    if some_decide and "alpha" in policy.params:
+        record["alpha"] = float(policy.params["alpha"])
     return record, on_test
 
 

@@ -35,6 +35,7 @@ def table(results: Results) -> str:
             f"Test accuracy in % @ mean test cost in {unit} (budget kept on validation;"
             " * best of the row):",
             *align(_budget_rows(by_name)),
+            *_alphas(by_name),
         ]
     if results.get("comparison"):
         lines += ["", *_comparison(results["comparison"], unit)]
@@ -54,6 +55,16 @@ def _budget_rows(by_name: Mapping[str, Any]) -> list[list[str]]:
         ]
         rows.append([_target(records[0]), *cells])
     return rows
+
+
+def _alphas(by_name: Mapping[str, Any]) -> list[str]:
+    """Returns a line for each scheduler that weighs cost by an alpha."""
+    lines = []
+    for name, records in by_name.items():
+        if any("alpha" in record for record in records):
+            found = [f"{r['alpha']:.2f}" if "alpha" in r else "-" for r in records]
+            lines.append(f"alpha of {name}, row by row: {', '.join(found)}")
+    return lines
 
 
 def _target(record: Mapping[str, Any]) -> str:

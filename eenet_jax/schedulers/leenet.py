@@ -65,8 +65,10 @@ def fit(
     first = solve(alphas)
     more = _where_costs_change(alphas, _outcomes(first[1], values)[:, 1])
     both = jax.tree.map(lambda *pair: np.concatenate(pair), first, solve(more))
-    order = np.argsort(np.concatenate([alphas, more]), kind="stable")
+    alphas = np.concatenate([alphas, more])
+    order = np.argsort(alphas, kind="stable")
     params, crossed = jax.tree.map(lambda leaf: leaf[order], both)
+    params["alpha"] = alphas[order].astype(np.float32)  # for who looks, not the score
     return _frontier(scorer, params, _outcomes(crossed, values), predictions)
 
 

@@ -38,13 +38,14 @@ def test_policies_are_run_timed_and_compared(
     results = evaluation.evaluate(
         predictions,
         schedulers=["maxprob_opt", "leenet"],
-        budgets=np.linspace(predictions.costs[0], predictions.costs[-1], 2),
+        budgets=[predictions.costs.mean(), predictions.costs[-1]],
         key=jax.random.key(0),
         run=adaptive.runner(workdir, "best", predictions, None),
     )
     assert len(results["records"]) == 4
     assert [f.shape[1] for f in predictions.val.features] == [8]  # 2 x 4 channels
     assert predictions.gate_costs.tolist() == [1.6e-5, 0.0]
+    assert any("alpha" in r for r in results["records"] if r["scheduler"] == "leenet")
     for record in results["records"]:
         for way in (record, record["queued"]):
             assert way["decided_otherwise"] == 0
