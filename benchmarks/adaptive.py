@@ -101,7 +101,7 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     for i, policy in enumerate(policies):
         found = np.asarray(run(variables, policy, x, latest).exit_index)
         shares = np.bincount(found, minlength=last + 1) / batch_size
-        ideal = ideal_ms(profile, plan.ladders, shares) * batch_size
+        ideal = ideal_ms(profile, plan.ladders, shares, policy) * batch_size
         print(
             f"  shares {' '.join(f'{share:.2f}' for share in shares)}: "
             f"{medians[i]:.2f} ms, ideal {ideal:.2f}, full {medians['full']:.2f}; "

@@ -109,7 +109,9 @@ def run_policies(
             {
                 "wall_ms_per_sample": timed["ms_per_sample"],
                 "full_wall_ms_per_sample": times[num_exits - 1]["ms_per_sample"],
-                "ideal_wall_ms_per_sample": ideal_ms(profile, plan.ladders, shares),
+                "ideal_wall_ms_per_sample": ideal_ms(
+                    profile, plan.ladders, shares, policy
+                ),
                 "device": profile.device,
                 "batch_ms": timed["batch_ms"],
                 "samples_per_second": timed["samples_per_second"],

@@ -34,6 +34,8 @@ class Profile:
       spread_ms: First and third quartile, ``[2, K, S]``.
       gather_ms: Of picking any of B samples out before a stage, and padding what comes
         out of it to B again, ``[K]``.
+      head_ms: Of each head alone on a whole batch, ``[K]``; None in files of earlier
+        versions.
     """
 
     network: str
@@ -45,6 +47,7 @@ class Profile:
     stage_ms: np.ndarray
     spread_ms: np.ndarray
     gather_ms: np.ndarray
+    head_ms: np.ndarray | None = None
 
     @property
     def batch_size(self) -> int:
@@ -63,8 +66,10 @@ class Profile:
             for name in ("network", "dtype", "device", "versions", "repeats")
         }
         details |= {"batch_size": self.batch_size, "stage_ms": self.stage_ms.tolist()}
-        costs = np.cumsum(self.per_sample_ms)
-        return ExitCosts(costs, None, "latency_ms", details)
+        costs, heads = np.cumsum(self.per_sample_ms), None
+        if self.head_ms is not None:  # timed apart, so rarely longer than both
+            heads = np.minimum(self.head_ms, self.stage_ms[:, -1]) / self.batch_size
+        return ExitCosts(costs, heads, "latency_ms", details)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the profile as JSON."""
@@ -85,8 +90,9 @@ def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
     path = pathlib.Path(path)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("stage_ms", "spread_ms", "gather_ms"):
-            fields[name] = np.asarray(fields[name], np.float64)
+        for name in ("stage_ms", "spread_ms", "gather_ms", "head_ms"):
+            if fields.get(name) is not None:
+                fields[name] = np.asarray(fields[name], np.float64)
         profile = Profile(**{**fields, "sizes": tuple(fields["sizes"])})
     except OSError as error:
         raise UserError(f"--profile={path} cannot be read: {error}") from None
@@ -104,10 +110,13 @@ def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
         )
     shape = (backbone.num_exits, len(profile.sizes))
     usable = profile.stage_ms.shape == shape and (profile.stage_ms > 0).all()
+    if profile.head_ms is not None:
+        usable = usable and profile.head_ms.shape == shape[:1]
     if not usable or (np.diff(profile.sizes, prepend=0) < 1).any():
         raise UserError(
             f"--profile={path}: stage_ms must be {list(shape)} positive milliseconds "
-            f"for increasing sizes; it is {list(profile.stage_ms.shape)}"
+            f"for increasing sizes, it is {list(profile.stage_ms.shape)}; and head_ms, "
+            f"where it is given, {list(shape[:1])}"
         )
     return profile
 
@@ -144,6 +153,8 @@ def measure_profile(
             given = jax.tree.map(lambda leaf: leaf[:size], x if k == 0 else carries[k])  # noqa: B023
             timed[k, size] = functools.partial(part, variables, given)
         timed[k, "gather"] = functools.partial(jax.jit(_gather), *carries[k : k + 2])
+        head = jax.jit(functools.partial(backbone.head, k))
+        timed[k, "head"] = functools.partial(head, variables, carries[k + 1])
     taken = take_turns(timed, repeats, "profile")
     exits = range(backbone.num_exits)
     quartiles = np.array(
@@ -162,6 +173,7 @@ def measure_profile(
         stage_ms=quartiles[:, :, 1],
         spread_ms=quartiles[:, :, ::2].transpose(2, 0, 1),
         gather_ms=np.array([np.median(taken[k, "gather"]) for k in exits]),
+        head_ms=np.array([np.median(taken[k, "head"]) for k in exits]),
     )
 
 

@@ -44,7 +44,10 @@ def main(argv: Sequence[str]) -> None:
     print(f"milliseconds a batch of {', '.join(map(str, profile.sizes))}:")
     for k, row in enumerate(profile.stage_ms):
         times = "  ".join(f"{ms:8.3g}" for ms in row)
-        print(f"  stage {k + 1}: {times}   to gather: {profile.gather_ms[k]:.3g}")
+        print(
+            f"  stage {k + 1}: {times}   its head: {profile.head_ms[k]:.3g}   "
+            f"to gather: {profile.gather_ms[k]:.3g}"
+        )
     print(plan_ladders(profile).reason)
     print(f"written: {out}")
 

@@ -8,6 +8,7 @@ import pytest
 from eenet_jax.costs.profile import Profile, load_profile, measure_profile
 from eenet_jax.errors import UserError
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
+from eenet_jax.schedulers.policy import Policy
 
 SIZES = (2, 4, 6, 8)
 
@@ -56,10 +57,23 @@ def test_the_ideal_is_what_is_left_times_its_time():
     three = profile([LINEAR, LINEAR, LINEAR])
     shares = np.array([0.5, 0.25, 0.25])
     gathered = plan_ladders(three).ladders
-    assert ideal_ms(three, gathered, shares) == pytest.approx(1 + 0.5 + 0.25)
-    assert ideal_ms(three, ((8,),) * 3, shares) == pytest.approx(3)
+    policy = Policy("max_prob", {}, np.array([0.9, 0.8, -np.inf]))
+    assert ideal_ms(three, gathered, shares, policy) == pytest.approx(1 + 0.5 + 0.25)
+    assert ideal_ms(three, ((8,),) * 3, shares, policy) == pytest.approx(3)
     all_leave = np.array([1.0, 0, 0])
-    assert ideal_ms(three, ((8,),) * 3, all_leave) == pytest.approx(1)
+    assert ideal_ms(three, ((8,),) * 3, all_leave, policy) == pytest.approx(1)
+
+
+def test_heads_that_nobody_asks_for_take_no_time():
+    heads = np.array([1.6, 0.8, 10.0])  # the last was measured as more than its stage
+    known = dataclasses.replace(profile([LINEAR] * 3), head_ms=heads)
+    costs = known.exit_costs()
+    np.testing.assert_allclose(costs.head_costs, [0.2, 0.1, 1.0])
+    policy = Policy("max_prob", {}, np.array([np.inf, 0.8, -np.inf]))
+    ladders, shares = plan_ladders(known).ladders, np.array([0, 0.5, 0.5])
+    expected = 0.8 + 1 + 0.5  # all pass the first head by, half the last stage
+    assert ideal_ms(known, ladders, shares, policy) == pytest.approx(expected)
+    assert policy.charges(costs.costs, costs.head_costs) @ shares == expected
 
 
 def test_a_measured_profile_comes_back_from_its_file(network, tmp_path):
