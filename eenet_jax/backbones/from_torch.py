@@ -23,9 +23,12 @@ from eenet_jax.backbones.torch_names import (
     Path,
     bert,
     densenet,
+    laid_out,
     leenet,
     msdnet,
+    predictive,
     resnet,
+    torch_shape,
     vgg,
 )
 from eenet_jax.errors import UserError
@@ -40,6 +43,7 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
     "resnet8_2ee": (resnet.RESNET8,),
     **dict.fromkeys(("resnet18", "resnet34", "resnet50"), (resnet.TORCHVISION,)),
     **dict.fromkeys(("vgg11_bn", "vgg19_bn"), (vgg.TORCHVISION,)),
+    **predictive.FORMATS,
     "densenet121_4": (densenet.EENET, densenet.SINGLE_EXIT),
     "densenet121": (densenet.TORCHVISION, densenet.OLD_TORCHVISION),
     "densenet_bc_40_12": (densenet.DENSENET_BC,),
@@ -232,10 +236,10 @@ def _match(
             missing.append(key)
             fresh.append(names[0])
             return leaf
-        value = _laid_out(state_dict[key], names[-1])
+        value = laid_out(state_dict[key], names[-1])
         if value.shape != leaf.shape:
             theirs = np.shape(state_dict[key])
-            ours = _torch_shape(leaf.shape, names[-1])
+            ours = torch_shape(leaf.shape, names[-1])
             misshaped.append(f"{key} {theirs}, here {ours}")
             fresh.append(names[0])
             return leaf
@@ -256,21 +260,6 @@ def _match(
         tuple(unexpected),
         tuple(misshaped),
     )
-
-
-def _laid_out(value: np.ndarray, leaf_name: str) -> np.ndarray:
-    """Turns PyTorch's axes into ours: OIHW to HWIO, [out, in] to [in, out]."""
-    value = np.asarray(value, np.float32)
-    if leaf_name == "kernel":
-        value = value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
-    return np.ascontiguousarray(value)
-
-
-def _torch_shape(shape: tuple[int, ...], leaf_name: str) -> tuple[int, ...]:
-    if leaf_name != "kernel":
-        return tuple(shape)
-    order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0)
-    return tuple(shape[i] for i in order)
 
 
 def _num_classes(name: str, state_dict: Mapping[str, np.ndarray]) -> int:

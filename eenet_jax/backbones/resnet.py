@@ -148,7 +148,11 @@ def build_staged(
       UserError: If an exit is not possible.
     """
     exits = check_exits(exits, len(blocks))
-    bounds = [0, *exits, len(blocks)]
-    stages = tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))
     heads = (*(early_head.clone() for _ in exits), last_head)
-    return StagedModule(stem, stages, heads, image_size=image_size)
+    return StagedModule(stem, cut(blocks, exits), heads, image_size=image_size)
+
+
+def cut(blocks: Sequence[nn.Module], exits: Sequence[int]) -> tuple[Segment, ...]:
+    """Cuts a chain of blocks into the stages between its exits, the last one's too."""
+    bounds = [0, *exits, len(blocks)]
+    return tuple(Segment(tuple(blocks[a:b])) for a, b in itertools.pairwise(bounds))

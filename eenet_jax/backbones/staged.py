@@ -27,7 +27,8 @@ class StagedModule(nn.Module):
       stages: K modules, each called as ``stage(carry, train) -> carry``.
       heads: K modules, each called as ``head(carry, train) -> logits [B, C]`` and with
         a method ``features(carry)`` that gives what a gate at this exit may read. One
-        that reads only a part of the carry has ``reads(carry) -> carry`` for that part.
+        that reads only a part of the carry has ``reads(carry) -> carry`` for that part,
+        one that may share parameters with earlier heads says so by ``shares``.
       input_kind: "image" or "text".
       image_size: Side in pixels of the images it is meant for; others may work too.
       vocab_size: Of text: token ids it has embeddings for.
@@ -103,6 +104,11 @@ class Backbone:
     def vocab_size(self) -> int | None:
         """Token ids, 0 .. vocab_size - 1, that a text network reads; None of images."""
         return self.module.vocab_size
+
+    @property
+    def shares_heads(self) -> bool:
+        """Whether exits share parameters of their heads, which the first then holds."""
+        return any(getattr(head, "shares", False) for head in self.module.heads)
 
     def example(self, batch_size: int = 1) -> Any:
         """Returns inputs of zeros, of the size that the network is meant for."""

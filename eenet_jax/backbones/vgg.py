@@ -95,7 +95,7 @@ class Classifier(MapHead):
         return Linear(self.num_classes, self.dtype, name="linear2")(x)
 
 
-def check_sizes(dropout: float, **sizes: int) -> None:
+def check_sizes(dropout: float = 0.0, **sizes: int) -> None:
     """Refuses a dropout that is no share and sizes below 1, naming the option."""
     for name, value in sizes.items():
         if value < 1:

@@ -44,7 +44,8 @@ def build(config: ml_collections.ConfigDict, backbone: Backbone) -> Objective:
     """Builds the objective that ``config.train.objective`` names.
 
     Raises:
-      UserError: If no head would be trained.
+      UserError: If no head would be trained, or heads that share parameters would each
+        be kept as they were at their best.
     """
     if config.train.objective == "joint":
         return _joint(config, backbone)
@@ -53,6 +54,12 @@ def build(config: ml_collections.ConfigDict, backbone: Backbone) -> Objective:
         raise UserError(
             "train.keep_last_head=True leaves nothing to train: the network has one "
             "exit; give model.exits"
+        )
+    if config.train.patience and backbone.shares_heads:
+        raise UserError(
+            f"train.patience={config.train.patience} keeps each head as it was at its "
+            f"best, but those of model.name={backbone.name!r} share parameters; set "
+            "train.patience=0 or model.options.share_heads=False"
         )
     return _exits(config, backbone, heads)
 

@@ -9,6 +9,8 @@ for it, as single-exit ones hold no early heads.
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+
 from eenet_jax.backbones.staged import StagedModule
 
 Path = tuple[str, ...]
@@ -36,3 +38,19 @@ class Format:
     naming: Callable[[StagedModule], Naming]
     classes_key: str
     ignored: tuple[str, ...] = ()
+
+
+def laid_out(value: np.ndarray, leaf_name: str) -> np.ndarray:
+    """Turns PyTorch's axes into ours: OIHW to HWIO, [out, in] to [in, out]."""
+    value = np.asarray(value, np.float32)
+    if leaf_name == "kernel":
+        value = value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
+    return np.ascontiguousarray(value)
+
+
+def torch_shape(shape: tuple[int, ...], leaf_name: str) -> tuple[int, ...]:
+    """Returns the shape that a leaf of ours has in PyTorch."""
+    if leaf_name != "kernel":
+        return tuple(shape)
+    order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0)
+    return tuple(shape[i] for i in order)
