@@ -90,9 +90,10 @@ def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
     path = pathlib.Path(path)
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        known = ("head_ms",) if "head_ms" in fields else ()
-        for name in ("stage_ms", "spread_ms", "gather_ms", *known):
+        for name in ("stage_ms", "spread_ms", "gather_ms"):
             fields[name] = np.asarray(fields[name], np.float64)
+        if fields.get("head_ms") is not None:
+            fields["head_ms"] = np.asarray(fields["head_ms"], np.float64)
         profile = Profile(**{**fields, "sizes": tuple(fields["sizes"])})
     except OSError as error:
         raise UserError(f"--profile={path} cannot be read: {error}") from None
