@@ -79,7 +79,7 @@ def fit(name: str, kind: str, seed: int = 0, again: int = 0) -> Frontier:
 def test_budgets_are_kept_and_costs_do_not_fall(name, kind) -> None:
     predictions, frontier = make_predictions(kind), fit(name, kind)
     costs, before = predictions.costs, 0.0
-    for budget in np.linspace(costs[0], 1.1 * costs[-1], 40):
+    for budget in np.linspace(costs[0], 1.1 * costs[-1], 16):
         policy = frontier.for_budget(budget)
         decisions = simulate(policy, predictions.val, costs)
         assert decisions.mean_cost <= budget * (1 + 1e-9)

@@ -44,7 +44,6 @@ def quick_gates(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "calibration", "adjusted"),
     [
-        ("maxprob_opt", 0.0, {}),
         ("maxprob_opt", 0.5, {"temperature": True}),
         ("pabee", 0.0, {"ensemble": True}),
         ("leenet", 0.5, {"ensemble": True}),
