@@ -9,7 +9,6 @@ import pytest
 
 FLAGS = {
     "equal_cost": ["some.npz", "--seeds=1", "--schedulers=msdnet,pabee"],
-    "adaptive": ["--models=resnet8_2ee", "--batch_sizes=2", "--repeats=1"],
     "input_wait": [
         "--images=40",
         "--workers=0,1",
@@ -20,7 +19,6 @@ FLAGS = {
 }
 PRINTED = {
     "equal_cost": "errors / maxprob_opt",
-    "adaptive": "ratio wall / ideal",
     "input_wait": "from memory",
 }
 

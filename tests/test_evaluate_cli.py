@@ -119,13 +119,13 @@ def test_schedulers_on_hard_predictions(root, tmp_path) -> None:
     status, _, err = run(
         root,
         f"--predictions={tmp_path / 'hard.npz'}",
-        "--scheduler=eenet,lagrangian,maxprob_opt,pabee",
+        "--scheduler=lagrangian,maxprob_opt,pabee",
         "--temperature",
     )
     assert status == 0, err
     found = json.loads((tmp_path / "hard_eval" / "results.json").read_text())
     everyone = {record["scheduler"] for record in found["records"]}
-    assert everyone >= {"eenet", "lagrangian", "maxprob_opt", "pabee"}
+    assert everyone >= {"lagrangian", "maxprob_opt", "pabee"}
     for record in found["records"]:
         assert record["val_cost"] <= record["budget"] * (1 + 1e-9)
         assert 0 <= record["test_accuracy"] <= 1

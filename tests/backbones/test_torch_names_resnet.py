@@ -224,8 +224,6 @@ def _correct(module, variables, images, labels) -> np.ndarray:
     ("file", "accuracy"),
     [
         pytest.param("resnet20-12fca82f", 91.64, marks=pytest.mark.slow),
-        pytest.param("resnet32-d509ac18", 92.82, marks=pytest.mark.slow),
-        pytest.param("resnet44-014dd654", 93.41, marks=pytest.mark.slow),
         pytest.param("resnet56-4bfd9763", 92.72, marks=pytest.mark.slow),
     ],
 )

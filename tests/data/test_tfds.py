@@ -5,8 +5,6 @@ import io
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -168,17 +166,3 @@ def test_unlabelled_examples_are_refused(tmp_path, monkeypatch):
     _write(tmp_path, {"train": 8, "test": 4}, label_shift=-1)  # TFDS marks them -1
     with pytest.raises(UserError, match=r"labels .* from -1 to 2.*in 0\.\.3"):
         sources.load("tiny", data_dir=tmp_path)
-
-
-@pytest.mark.slow
-def test_cifar10_for_real(shared, tmp_path):
-    script = shared / "data" / "make_tfds.py"
-    command = [sys.executable, str(script), "--out", str(tmp_path), "cifar10"]
-    subprocess.run(command, check=True, capture_output=True)
-    data = sources.load("cifar10", data_dir=tmp_path)
-    parts = (data.train, data.val, data.test)
-    assert [len(part.labels) for part in parts] == [45_000, 5_000, 10_000]
-    assert np.bincount(data.val.labels).tolist() == [500] * 10
-    mean = (data.train.images[::10] / 255).mean((0, 1, 2))
-    np.testing.assert_allclose(mean, data.mean, atol=5e-3)
-    assert data.class_names[0] == "airplane"

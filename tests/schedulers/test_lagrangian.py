@@ -185,7 +185,7 @@ def test_budgets_are_kept_with_equal_scores(key) -> None:
 
 @pytest.mark.parametrize(
     "num_classes, num_samples",
-    [(2, 50), pytest.param(1000, 60, marks=pytest.mark.slow)],
+    [(2, 50), (1000, 60)],
 )
 @pytest.mark.slow
 def test_few_samples_and_many_classes(num_classes, num_samples, key) -> None:

@@ -38,7 +38,7 @@ def test_policies_are_run_timed_and_compared(
     results = evaluation.evaluate(
         predictions,
         schedulers=["maxprob_opt", "leenet"],
-        budgets=[predictions.costs.mean(), predictions.costs[-1]],
+        budgets=np.array([predictions.costs.mean(), predictions.costs[-1]]),
         key=jax.random.key(0),
         run=adaptive.runner(workdir, "best", predictions, None),
     )
