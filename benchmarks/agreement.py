@@ -23,11 +23,17 @@ from eenet_jax.adaptive import agreement
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.inference import evidence
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers import eenet, lagrangian, leenet
 
 SAMPLES = 256  # in each part
 CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
 TOKENS = 12
+RECIPES = {
+    "eenet": eenet.Recipe(restarts=2, steps=40, score_steps=100),
+    "lagrangian": lagrangian.Recipe(prices=8, units=16, folds=3, ridges=(10.0, 100.0)),
+    "leenet": leenet.Recipe(alphas=6, steps=50, penalties=((1e-3, 0.0),)),
+}
 SCHEDULERS = (*schedulers.SCHEDULERS, "eenet:published", "leenet:combined")
 
 
@@ -55,6 +61,7 @@ def main() -> None:
     parser.add_argument("--schedulers", default=",".join(SCHEDULERS))
     parser.add_argument("--batch_sizes", default="1,7,64,256")
     args = parser.parse_args()
+    jax.config.update("jax_disable_most_optimizations", True)  # little runs for long
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
     totals = np.zeros(3, int)
     for name in args.models.split(","):
@@ -90,12 +97,7 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
     splits = [whole.take(rows) for rows in np.split(np.arange(2 * SAMPLES), 2)]
     costs = np.arange(1.0, backbone.num_exits + 1)
     predictions = Predictions(*splits, costs, gate_inputs="average")
-    policies = [
-        schedulers.fit(which, predictions, key=jax.random.key(0)).for_budget(
-            costs.mean()
-        )
-        for which in names
-    ]
+    policies = [fit(which, predictions).for_budget(costs.mean()) for which in names]
     ours = take(x, slice(SAMPLES, None))
     counts = np.zeros(3, int)
     for turn, size in enumerate(batch_sizes):
@@ -116,6 +118,19 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
             other = agreement(policy, splits[1].take(rows), exits, answers)
             counts += [len(rows), *other.values()]
     return counts
+
+
+def fit(name: str, predictions: Predictions) -> schedulers.Frontier:
+    """Fits a scheduler, with less effort where that can be chosen."""
+    base, _, variant = name.partition(":")
+    options: dict[str, Any] = {"variant": variant} if variant else {}
+    if base in RECIPES and variant != "published":
+        options["recipe"] = RECIPES[base]
+    options["budgets"] = np.linspace(*predictions.costs[[0, -1]], 5)
+    jax.config.update("jax_disable_most_optimizations", variant != "published")
+    found = schedulers.SCHEDULERS[base](predictions, key=jax.random.key(0), **options)
+    jax.config.update("jax_disable_most_optimizations", True)
+    return found
 
 
 def make_network(name: str, rng: np.random.Generator) -> tuple[Backbone, Any, Any]:
