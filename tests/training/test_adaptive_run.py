@@ -91,6 +91,6 @@ def test_policies_are_run_timed_and_compared(
         np.testing.assert_array_equal(again.exit_index, left.exit_index)
         spent.append(left.mean_cost)
     cheapest = policy.charges(*predictions.prices)[0]
-    assert spent[1] == pytest.approx(cheapest) and cheapest < spent[0]
+    assert 0.999 * cheapest < spent[1] < 1.05 * cheapest < spent[0]
     with pytest.raises(UserError, match="none.json cannot be read"):
         adaptive.runner(workdir, "best", predictions, str(tmp_path / "none.json"))
