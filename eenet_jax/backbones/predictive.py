@@ -64,16 +64,10 @@ def predictive_vgg19(
     for factor, length in zip(VGG_WIDTHS, VGG_LENGTHS, strict=True):
         layers += [ConvBlock(factor * width, dtype) for _ in range(length)]
         layers.append(MaxPool())
-    parts = vgg_parts()
-    exits = range(1, len(layers)) if exits is None else exits
-    exits = check_exits(exits, len(layers), first=1, what="layer")
-    heads = build_heads(
-        [parts[location - 1] for location in exits],
-        num_classes,
-        codewords=codewords,
-        share=share_heads,
-        dtype=dtype,
-    )
+    exits = layer_exits(exits, len(layers))
+    parts = [vgg_parts()[location - 1] for location in exits]
+    options = {"codewords": codewords, "share": share_heads, "dtype": dtype}
+    heads = build_heads(parts, num_classes, **options)
     return StagedModule(
         Images("VGG", len(VGG_LENGTHS)),
         cut(layers, exits),
@@ -83,6 +77,12 @@ def predictive_vgg19(
 
 
 predictive_vgg19_stl10 = functools.partial(predictive_vgg19, image_size=96)
+
+
+def layer_exits(exits: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
+    """Returns checked locations; None is behind every layer but the last."""
+    exits = range(1, num_layers) if exits is None else exits
+    return check_exits(exits, num_layers, first=1, what="layer")
 
 
 def vgg_parts() -> tuple[HeadParts, ...]:
@@ -178,16 +178,10 @@ def predictive_resnet34(
     for spec in block_specs(RESNET_LENGTHS, width):
         layers += [FirstHalf(spec, dtype), SecondHalf(spec, dtype)]
     layers.append(AveragePool(1))
-    parts = resnet_parts()
-    exits = range(1, len(layers)) if exits is None else exits
-    exits = check_exits(exits, len(layers), first=1, what="layer")
-    heads = build_heads(
-        [parts[location - 1] for location in exits],
-        num_classes,
-        codewords=codewords,
-        share=share_heads,
-        dtype=dtype,
-    )
+    exits = layer_exits(exits, len(layers))
+    parts = [resnet_parts()[location - 1] for location in exits]
+    options = {"codewords": codewords, "share": share_heads, "dtype": dtype}
+    heads = build_heads(parts, num_classes, **options)
     return StagedModule(
         PooledStem(width, pool, dtype),
         cut(layers, exits),

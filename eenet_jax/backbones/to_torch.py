@@ -9,6 +9,7 @@ import numpy as np
 
 from eenet_jax.backbones.from_torch import FORMATS
 from eenet_jax.backbones.staged import Backbone, Variables
+from eenet_jax.backbones.torch_names import torch_axes
 from eenet_jax.errors import UserError
 
 
@@ -37,8 +38,6 @@ def single_exit(backbone: Backbone, variables: Variables) -> dict[str, np.ndarra
         names = tuple(entry.key for entry in path[1:])
         key = None if names[0] in early else naming(names)
         if key is not None:
-            value = np.asarray(leaf)
-            if names[-1] == "kernel":
-                value = value.transpose((3, 2, 0, 1) if value.ndim == 4 else (1, 0))
-            tensors[key] = value
+            axes = torch_axes(leaf.ndim, names[-1])
+            tensors[key] = np.asarray(leaf).transpose(axes)
     return tensors

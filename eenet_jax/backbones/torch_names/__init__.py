@@ -50,7 +50,11 @@ def laid_out(value: np.ndarray, leaf_name: str) -> np.ndarray:
 
 def torch_shape(shape: tuple[int, ...], leaf_name: str) -> tuple[int, ...]:
     """Returns the shape that a leaf of ours has in PyTorch."""
+    return tuple(shape[i] for i in torch_axes(len(shape), leaf_name))
+
+
+def torch_axes(ndim: int, leaf_name: str) -> tuple[int, ...]:
+    """Returns which axes of a leaf of ours PyTorch has, in order."""
     if leaf_name != "kernel":
-        return tuple(shape)
-    order = (3, 2, 0, 1) if len(shape) == 4 else (1, 0)
-    return tuple(shape[i] for i in order)
+        return tuple(range(ndim))
+    return (3, 2, 0, 1) if ndim == 4 else (1, 0)
