@@ -20,7 +20,9 @@ import jaxlib
 import numpy as np
 
 from eenet_jax import backbones, memory
+from eenet_jax.adaptive import unasked_ms
 from eenet_jax.costs.profile import measure_profile
+from eenet_jax.predictions import Split
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
 from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.evidence import max_prob
@@ -69,6 +71,7 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     variables = jax.jit(backbone.init)(jax.random.key(0), one)
     logits = jax.jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
     scores = np.asarray(max_prob(logits))
+    split = Split(np.asarray(logits), np.zeros(batch_size, np.int32))
     profile = measure_profile(backbone, variables, x, repeats=args.repeats)
     plan = plan_ladders(profile)
     print(f"\n{name}, batch {batch_size}: {plan.reason}")
@@ -101,7 +104,8 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     for i, policy in enumerate(policies):
         found = np.asarray(run(variables, policy, x, latest).exit_index)
         shares = np.bincount(found, minlength=last + 1) / batch_size
-        ideal = ideal_ms(profile, plan.ladders, shares, policy) * batch_size
+        unasked = unasked_ms(profile, policy, split)
+        ideal = ideal_ms(profile, plan.ladders, shares, unasked) * batch_size
         print(
             f"  shares {' '.join(f'{share:.2f}' for share in shares)}: "
             f"{medians[i]:.2f} ms, ideal {ideal:.2f}, full {medians['full']:.2f}; "

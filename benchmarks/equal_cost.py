@@ -30,12 +30,12 @@ def replay(
     """Replays policies for budgets all over the range on the test part.
 
     Returns:
-      Exits taken, ``[Q, N]``, and what each policy is charged at each exit, ``[Q, K]``.
+      Exits taken, and what the samples cost, ``[Q, N]``.
     """
     budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
     policies = [fitted.for_budget(budget) for budget in budgets]
-    exits = [simulate(p, given.test, *given.prices).exit_index for p in policies]
-    return np.stack(exits), np.stack([p.charges(*given.prices) for p in policies])
+    found = [simulate(policy, given.test, *given.prices) for policy in policies]
+    return np.stack([f.exit_index for f in found]), np.stack([f.cost for f in found])
 
 
 def main() -> None:
@@ -61,24 +61,24 @@ def main() -> None:
     differences: dict[str, list[float]] = {}
     for path in args.files:
         given = load_predictions(path)
-        exits, charges, seconds = {}, {}, {}
+        exits, spent, seconds = {}, {}, {}
         for name in names:
             if schedulers.missing_evidence(name, given):
                 continue
-            taken, spent = [], []
+            taken, times = [], []
             for seed in range(args.seeds):
                 start = time.perf_counter()
                 key = jax.random.key(seed)
                 fitted = schedulers.fit(name, given, key=key, **options)
-                spent.append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
                 taken.append(replay(fitted, given))
-            exits[name], charges[name] = map(np.stack, zip(*taken, strict=True))
-            seconds[name] = np.median(spent)
+            exits[name], spent[name] = map(np.stack, zip(*taken, strict=True))
+            seconds[name] = np.median(times)
         compared = compare(
             exits,
             given.test.correct,
             given.costs,
-            charges=charges,
+            spent=spent,
             group_size=args.group_size,
         )["schedulers"]
         base = compared["maxprob_opt"]["points_mean"]["accuracy"]

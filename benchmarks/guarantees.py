@@ -81,8 +81,10 @@ def fit(name: str, given: Predictions, seed: int) -> Population:
     fields = {f.name: getattr(frontier, f.name) for f in dataclasses.fields(frontier)}
     right = held.correct.astype(np.float32)
     lost = (right[-1] - right)[held.exits, np.arange(len(rows.labels))]
-    spent = np.take_along_axis(held.costs.astype(np.float32), held.exits.astype(int), 1)
-    values = np.stack([spent, lost])
+    spent = held.spent
+    if spent is None:
+        spent = np.take_along_axis(held.costs, held.exits.astype(int), 1)
+    values = np.stack([spent.astype(np.float32), lost])
     return Population(held, Chooser(**fields), values)
 
 
@@ -106,7 +108,9 @@ def measure(
     results = np.empty((len(targets), 3, len(rows)))
     for i, drawn in enumerate(rows):
         correct = held.correct[:, drawn]
-        sample = calibration_lib.HeldOut(held.exits[:, drawn], correct, held.costs)
+        spent = None if held.spent is None else held.spent[:, drawn]
+        exits = held.exits[:, drawn]
+        sample = calibration_lib.HeldOut(exits, correct, held.costs, spent)
         certifier = dataclasses.replace(chooser, held=sample)
         for t, (of_drop, limit) in enumerate(targets):
             if of_drop:

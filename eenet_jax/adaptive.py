@@ -110,7 +110,10 @@ def run_policies(
                 "wall_ms_per_sample": timed["ms_per_sample"],
                 "full_wall_ms_per_sample": times[num_exits - 1]["ms_per_sample"],
                 "ideal_wall_ms_per_sample": ideal_ms(
-                    profile, plan.ladders, shares, policy
+                    profile,
+                    plan.ladders,
+                    shares,
+                    unasked_ms(profile, policy, predictions.test),
                 ),
                 "device": profile.device,
                 "batch_ms": timed["batch_ms"],
@@ -179,6 +182,13 @@ def _take_turns(
         for parts in answers
     ]
     return watches, whole
+
+
+def unasked_ms(profile: Profile, policy: Policy, split: Split) -> float:
+    """Returns the mean time of the heads that a policy passes by on the way."""
+    prices = profile.exit_costs()
+    found = simulate(policy, split, prices.costs, prices.head_costs)
+    return float(prices.costs[found.exit_index].mean() - found.mean_cost)
 
 
 def agreement(

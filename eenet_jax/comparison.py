@@ -25,7 +25,7 @@ def compare(
     correct: np.ndarray,
     costs: np.ndarray,
     *,
-    charges: Mapping[str, np.ndarray] | None = None,
+    spent: Mapping[str, np.ndarray] | None = None,
     limit: float = np.inf,
     group_size: int = 1,
     replicates: int = REPLICATES,
@@ -51,8 +51,8 @@ def compare(
         fit and Q budgets.
       correct: Whether exit k is right, ``[K, N]``.
       costs: ``[K]``, not falling.
-      charges: For each scheduler what each of its policies is charged at each exit,
-        ``[S, Q, K]``; None: ``costs`` for all.
+      spent: For each scheduler what samples cost, ``[S, Q, N]``; None: the ``costs`` of
+        their exits.
       limit: Where the cost range ends if that is below ``costs[-1]``: the largest
         budget asked for.
       group_size: So many consecutive samples are resampled together (pixels of an
@@ -72,16 +72,9 @@ def compare(
     if not exits:
         return {}
     costs, correct = np.asarray(costs, np.float64), np.asarray(correct, np.float64)
-    if charges is None:
-        charges = {
-            name: np.broadcast_to(costs, (*np.shape(of_seeds)[:2], len(costs)))
-            for name, of_seeds in exits.items()
-        }
-    tops = [
-        max(charge[taken].mean() for charge, taken in zip(*pair, strict=True))
-        for name, of_seeds in exits.items()
-        for pair in zip(charges[name], of_seeds, strict=True)
-    ]
+    if spent is None:
+        spent = {name: costs[of_seeds] for name, of_seeds in exits.items()}
+    tops = [s.mean(axis=1).max() for name in exits for s in spent[name]]
     points, grid = _reference_costs(tops, costs, limit)
     at = np.concatenate([points, grid])
     num_samples = correct.shape[1]
@@ -90,8 +83,8 @@ def compare(
 
     found = {}
     for name, of_seeds in exits.items():
-        pairs = zip(of_seeds, charges[name], strict=True)
-        sums = (_group_sums(e, correct, c, costs[0], starts) for e, c in pairs)
+        pairs = zip(of_seeds, spent[name], strict=True)
+        sums = (_group_sums(e, correct, s, costs[0], starts) for e, s in pairs)
         read = [_read_all(draws, s, at) for s in sums]
         found[name] = _with_means(np.stack(read))  # [S, 1 + R, M]
     reference = REFERENCE if REFERENCE in found else next(iter(found))
@@ -127,7 +120,7 @@ def _reference_costs(
 def _group_sums(
     exit_index: np.ndarray,
     correct: np.ndarray,
-    charges: np.ndarray,
+    spent: np.ndarray,
     first: float,
     starts: np.ndarray,
 ) -> np.ndarray:
@@ -135,8 +128,6 @@ def _group_sums(
 
     The first of P = 1 + Q policies stops everyone at the first exit, at cost ``first``.
     """
-    pairs = zip(charges, exit_index, strict=True)
-    spent = np.stack([charge[taken] for charge, taken in pairs])
     spent = np.concatenate([np.full_like(spent[:1], first), spent])
     exit_index = np.concatenate([np.zeros_like(exit_index[:1]), exit_index])
     right = np.take_along_axis(correct, exit_index, axis=0)

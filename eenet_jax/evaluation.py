@@ -114,9 +114,7 @@ def evaluate(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
             adjust_split(adjustment, predictions.test).correct,
             costs,
-            charges={
-                n: np.stack([m.charges for m in of]) for n, of in measured.items()
-            },
+            spent={n: np.stack([m.spent for m in of]) for n, of in measured.items()},
             limit=budgets.max(),
         )
     return results

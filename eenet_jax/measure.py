@@ -25,7 +25,7 @@ class Measured:
       records: One a budget, as in ``results.json``.
       exits: Exits taken on the test part, uint8 or wider, ``[Q, N]``.
       policies: What was measured, as many.
-      charges: What each is charged at each exit, ``[Q, K]``.
+      spent: What each sample of the test part costs, ``[Q, N]``.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
         ``score_quality``, ``per_class`` and ``examples`` as in ``results.json``.
     """
@@ -33,7 +33,7 @@ class Measured:
     records: list[dict[str, Any]]
     exits: np.ndarray
     policies: list[Policy]
-    charges: np.ndarray
+    spent: np.ndarray
     middle: dict[str, dict[str, Any]]
 
 
@@ -43,24 +43,25 @@ def measure(
     """Replays policies; a budget of None stands for the policy's validation cost."""
     costs, test = predictions.costs, predictions.test
     middle_cost = (costs[0] + costs[-1]) / 2
-    records, exits, policies, nearest, middle = [], [], [], np.inf, {}
+    records, exits, spent, policies = [], [], [], []
+    nearest, middle = np.inf, {}
     for budget, policy in chosen:
         record, on_test = _record(predictions, policy, budget)
         records.append({**added, **record})
         policies.append(policy)
         exits.append(on_test.exit_index.astype(np.min_scalar_type(len(costs))))
+        spent.append(on_test.cost)
         if abs(record["budget"] - middle_cost) < nearest:
             nearest = abs(record["budget"] - middle_cost)
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
     adjusted = adjust_split(policy.adjustment, test)
     correct = adjusted.correct
-    charges = [p.charges(*predictions.prices) for p in policies]
     of_classes = metrics.per_class(
         on_test.exit_index,
         correct,
         test.labels,
-        policy.charges(*predictions.prices),
+        on_test.cost,
         predictions.num_classes,
     )
     quality = metrics.score_quality(policy.scorer, on_test.scores, correct)
@@ -72,7 +73,7 @@ def measure(
         "per_class": {"budget": budget, **of_classes},
         "examples": {"budget": budget, "exits": shown},
     }
-    return Measured(records, np.stack(exits), policies, np.stack(charges), found)
+    return Measured(records, np.stack(exits), policies, np.stack(spent), found)
 
 
 def _record(

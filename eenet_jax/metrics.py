@@ -86,7 +86,10 @@ def _tie_groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def score_quality(
     scorer: str, scores: np.ndarray, correct: np.ndarray
 ) -> dict[str, list[float | None]]:
-    """Measures the scores of every exit on all samples, ready for JSON.
+    """Measures the scores of every exit, ready for JSON.
+
+    On all samples, or those that it tests (the others score -inf); None if it tests
+    nobody.
 
     Args:
       scorer: Name in ``schedulers.scorers.SCORERS``. ``ece`` is None unless its score
@@ -97,14 +100,21 @@ def score_quality(
     Returns:
       ``ece``, ``aurc`` and ``failure_auroc``, each one value or None per exit.
     """
-    exits = list(zip(scores, correct, strict=True))
+    tested = scores > -np.inf
+    exits = [(s[t], c[t]) for s, c, t in zip(scores, correct, tested, strict=True)]
+
+    def of_each(measure):
+        values = [measure(s, c) if len(s) else np.nan for s, c in exits]
+        return finite_or_none(values)
+
     ece = [None] * len(exits)
     if scorer in PROBABILITY:
-        ece = [calibration_error(PROBABILITY[scorer](s), c) for s, c in exits]
+        read = PROBABILITY[scorer]
+        ece = of_each(lambda s, c: calibration_error(read(s), c))
     return {
         "ece": ece,
-        "aurc": [aurc(s, c) for s, c in exits],
-        "failure_auroc": finite_or_none([failure_auroc(s, c) for s, c in exits]),
+        "aurc": of_each(aurc),
+        "failure_auroc": of_each(failure_auroc),
     }
 
 
@@ -112,7 +122,7 @@ def per_class(
     exit_index: np.ndarray,
     correct: np.ndarray,
     labels: np.ndarray,
-    costs: np.ndarray,
+    cost: np.ndarray,
     num_classes: int,
 ) -> dict[str, Any]:
     """Measures a policy on the samples of each class, ready for JSON.
@@ -121,14 +131,14 @@ def per_class(
       exit_index: Exit taken, ``[N]``.
       correct: Whether exit k is right, ``[K, N]``.
       labels: ``[N]``, each in 0..C-1.
-      costs: ``[K]``.
+      cost: Of each sample, ``[N]``.
       num_classes: C.
 
     Returns:
       ``accuracy`` and mean ``cost``, ``[C]``, and ``exit_fraction``, ``[C][K]``; None
       in all three for a class without samples.
     """
-    num_exits = len(costs)
+    num_exits = len(correct)
     right = np.take_along_axis(np.asarray(correct), exit_index[None], axis=0)[0]
     cells = np.bincount(
         labels * num_exits + exit_index, minlength=num_classes * num_exits
@@ -140,7 +150,7 @@ def per_class(
     hits = np.bincount(labels, right, num_classes)
     return {
         "accuracy": finite_or_none(hits / sizes),
-        "cost": finite_or_none(shares @ costs),
+        "cost": finite_or_none(np.bincount(labels, cost, num_classes) / sizes),
         "exit_fraction": finite_or_none(shares),
     }
 

@@ -88,14 +88,22 @@ class Predictions:
         return self.costs, self.head_costs, self.gate_costs
 
     @property
+    def split_costs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Costs of the network up to each exit without heads, and of heads, ``[K]``.
+
+        Where the heads' costs are not known, the network has them and heads are free.
+        """
+        if self.head_costs is None:
+            return self.costs, np.zeros_like(self.costs)
+        return self.costs - np.cumsum(self.head_costs), self.head_costs
+
+    @property
     def single_exit_costs(self) -> np.ndarray:
         """Costs of networks that have exit k only, ``[K]``.
 
         They run no other head; where the heads' costs are not known, all are counted.
         """
-        if self.head_costs is None:
-            return self.costs
-        return self.costs - np.cumsum(self.head_costs) + self.head_costs
+        return np.add(*self.split_costs)
 
     @property
     def num_classes(self) -> int:

@@ -251,10 +251,9 @@ def test_policies_are_compared_at_what_they_are_charged() -> None:
     correct = rng.random((3, 400)) < np.array([0.5, 0.7, 0.9])[:, None]
     exits = np.stack([rng.choice([0, 2], 400, p=[1 - p, p]) for p in (0.3, 0.8)])[None]
     cheaper = COSTS - np.array([0.0, 0.0, 0.4])
-    charges = {"idle": np.broadcast_to(cheaper, (1, 2, 3))}
-    charges["all"] = np.broadcast_to(COSTS, (1, 2, 3))
+    spent = {"idle": cheaper[exits], "all": COSTS[exits]}
     found = compare(
-        {"idle": exits, "all": exits}, correct, COSTS, charges=charges, replicates=5
+        {"idle": exits, "all": exits}, correct, COSTS, spent=spent, replicates=5
     )
     at = np.array(found["costs"]["points"])
     right = np.take_along_axis(correct, exits[0], 0).mean(1)

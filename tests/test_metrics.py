@@ -128,7 +128,8 @@ def test_per_class_by_hand() -> None:
     labels = np.array([0, 0, 0, 2, 2])  # class 1 is absent
     exit_index = np.array([0, 1, 1, 0, 0])
     correct = np.array([[1, 0, 0, 0, 1], [0, 1, 0, 1, 1]], bool)
-    found = metrics.per_class(exit_index, correct, labels, np.array([1.0, 4.0]), 3)
+    cost = np.array([1.0, 4.0])[exit_index]
+    found = metrics.per_class(exit_index, correct, labels, cost, 3)
     assert found["accuracy"] == pytest.approx([2 / 3, None, 1 / 2])
     assert found["cost"] == pytest.approx([3.0, None, 1.0])
     assert found["exit_fraction"][0] == pytest.approx([1 / 3, 2 / 3])

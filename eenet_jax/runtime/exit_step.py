@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.schedulers.evidence import Evidence
-from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.policy import Policy, choose_rows
 
 
 def take_exit(
@@ -25,6 +25,7 @@ def take_exit(
 
     Where nobody may, the head is not run, unless later scores need it. A gate on the
     exit's features is asked before the head, which then runs for those who leave only.
+    A policy that skips has it run for those whom it asks.
 
     Args:
       backbone: The network.
@@ -44,6 +45,7 @@ def take_exit(
     size = len(latest_exit)
     head = functools.partial(backbone.head, k, variables)
     features = functools.partial(backbone.exit_features, k, variables)
+    nothing = jnp.zeros((size, backbone.num_classes), jnp.float32)
 
     def test(carry, trail):
         evidence = Evidence(head(carry), lambda: features(carry))
@@ -60,42 +62,58 @@ def take_exit(
         def answer(carry):
             return policy.output(k, head(carry), trail)
 
-        answers = _of_some(answer, carry, leaves & there, backbone.num_classes)
+        answers = _of_some(answer, carry, leaves & there, nothing)
         return trail, score, answers, leaves
 
+    def test_asked(carry, trail):
+        asked = there & (policy.asks(k, trail) | (latest_exit <= k))
+
+        def ask(operands):
+            evidence = Evidence(head(operands[0]))
+            answer = policy.output(k, evidence.logits, operands[1])
+            return answer, *policy.step(k, evidence, operands[1])
+
+        unasked = nothing, jnp.full(size, -jnp.inf, jnp.float32), trail
+        answer, score, trail = _of_some(ask, (carry, trail), asked, unasked)
+        leaves = asked & ((score >= policy.thresholds[k]) | (latest_exit <= k))
+        return trail, score, answer, leaves
+
     def pass_by(carry, trail):
-        answer = jnp.zeros((size, backbone.num_classes), jnp.float32)
-        return trail, jnp.zeros(size, jnp.float32), answer, jnp.zeros(size, bool)
+        return trail, jnp.zeros(size, jnp.float32), nothing, jnp.zeros(size, bool)
 
     if policy.looks_back or k == backbone.num_exits - 1:
         return carry, *test(carry, trail)
+    if policy.skips:
+        return carry, *test_asked(carry, trail)
     asked = (policy.thresholds[k] < jnp.inf) | jnp.any(there & (latest_exit <= k))
     step = test if policy.reads_logits else test_first
     return carry, *jax.lax.cond(asked, step, pass_by, carry, trail)
 
 
-def _of_some(function, carry, wanted: jax.Array, width: int) -> jax.Array:
-    """Runs a function for some of the samples, zeros ``[S, width]`` for the others.
+def _of_some(function, operand: Any, wanted: jax.Array, otherwise: Any) -> Any:
+    """Runs a function for those samples that are ``wanted``, bool ``[S]``.
 
     They are gathered to the smallest of a quarter, a half and all of the places that
-    holds them.
+    holds them. For the others it gives the rows of ``otherwise``, of like leaves.
     """
     count = len(wanted)
     sizes = (0, *sorted({-(-count // 4), -(-count // 2), count}))
 
-    def run(size, carry):
-        answers = jnp.zeros((count, width), jnp.float32)
+    def run(size, operand, otherwise):
         if size == 0:
-            return answers
+            return otherwise
         if size == count:
-            return function(carry)
+            return choose_rows(wanted, function(operand), otherwise)
         place = places(wanted, size)
-        found = function(jax.tree.map(lambda leaf: leaf[place], carry))
+        found = function(jax.tree.map(lambda leaf: leaf[place], operand))
         target = jnp.where(jnp.arange(size) < jnp.sum(wanted), place, count)
-        return answers.at[target].set(found, mode="drop")
+        return jax.tree.map(
+            lambda rest, rows: rest.at[target].set(rows, mode="drop"), otherwise, found
+        )
 
     rung = jnp.searchsorted(jnp.array(sizes, jnp.int32), jnp.sum(wanted))
-    return jax.lax.switch(rung, [functools.partial(run, size) for size in sizes], carry)
+    branches = [functools.partial(run, size) for size in sizes]
+    return jax.lax.switch(rung, branches, operand, otherwise)
 
 
 def places(there: jax.Array, size: int) -> jax.Array:

@@ -6,7 +6,6 @@ import numpy as np
 
 from eenet_jax.costs.profile import Profile
 from eenet_jax.runtime.staged import Ladders
-from eenet_jax.schedulers.policy import Policy
 
 LEAST_GAIN = 0.05  # of a stage's time, for a size to be worth its compilation
 
@@ -61,7 +60,7 @@ def _reason(profile: Profile, ladders: list[tuple[int, ...]]) -> str:
 
 
 def ideal_ms(
-    profile: Profile, ladders: Ladders, exit_fraction: np.ndarray, policy: Policy
+    profile: Profile, ladders: Ladders, exit_fraction: np.ndarray, unasked_ms: float
 ) -> float:
     """Returns the time per sample that a plan cannot beat.
 
@@ -69,7 +68,8 @@ def ideal_ms(
       profile: Of the device.
       ladders: The plan: stages of one size run on the whole batch, whoever is left.
       exit_fraction: Share of the samples that leaves at each exit, ``[K]``.
-      policy: What decides; heads that it does not ask for are not counted.
+      unasked_ms: Mean time per sample of the heads before their exits that the policy
+        does not ask for.
 
     Returns:
       Milliseconds: for each stage the share that it must run on, times its time per
@@ -78,6 +78,4 @@ def ideal_ms(
     there = 1 - np.concatenate([[0], np.cumsum(exit_fraction)[:-1]])
     whole = np.array([len(ladder) == 1 for ladder in ladders])
     needed = np.where(whole, there > 1e-12, there)
-    found = profile.exit_costs()
-    unasked = found.costs - policy.charges(found.costs, found.head_costs)
-    return float(np.sum(needed * profile.per_sample_ms - exit_fraction * unasked))
+    return float(np.sum(needed * profile.per_sample_ms) - unasked_ms)

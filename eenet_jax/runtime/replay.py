@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.predictions import Split
-from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.policy import Policy, price_of
 from eenet_jax.schedulers.thresholds import first_exit
 
 
@@ -20,7 +20,7 @@ class Decisions:
       exit_index: Exit taken, int32 ``[N]``.
       labels: Class answered there, of the policy's outputs, int32 ``[N]``.
       scores: Scores at all exits, ``[K, N]``; those after the exit taken are what the
-        policy would have said.
+        policy would have said; -inf where it does not ask an exit.
       cost: Cost of each sample, float64 ``[N]``.
     """
 
@@ -73,8 +73,8 @@ def simulate(
     exit_index, labels, scores = jax.device_get(
         _replay(policy, split.logits, split.features)
     )
-    charges = policy.charges(costs, head_costs, gate_costs)
-    return Decisions(exit_index, labels, scores, charges[exit_index])
+    charges = policy.charges(costs, head_costs, gate_costs, scores)
+    return Decisions(exit_index, labels, scores, price_of(charges, exit_index))
 
 
 @jax.jit

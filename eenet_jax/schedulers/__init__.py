@@ -24,6 +24,7 @@ from eenet_jax.schedulers import (
     leenet,
     maxprob_opt,
     pabee,
+    skipping,
 )
 from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
 from eenet_jax.schedulers.budget import Frontier
@@ -54,11 +55,13 @@ SCHEDULERS = {
     "eenet": eenet.fit,
     "leenet": leenet.fit,
     "lagrangian": lagrangian.fit,
+    "predictive_exit": skipping.fit,
 }
 VARIANTS = {
     "eenet": eenet.VARIANTS,
     "lagrangian": lagrangian.VARIANTS,
     "leenet": leenet.VARIANTS,
+    "predictive_exit": skipping.VARIANTS,
 }
 
 
@@ -164,4 +167,7 @@ def missing_evidence(name: str, predictions: Predictions) -> str | None:
     lack = predictions.val.features is None or predictions.test.features is None
     if name.startswith("leenet") and lack:
         return "val_features_k and test_features_k of every early exit (gates.inputs)"
+    base, _, variant = name.partition(":")
+    if base == "predictive_exit" and variant not in ("", "learned"):
+        return "activation_mean" if predictions.activation_mean is None else None
     return None

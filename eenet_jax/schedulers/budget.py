@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from eenet_jax.files import load_arrays, save_arrays
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers import adjust as adjust_lib
 from eenet_jax.schedulers import calibration as calibration_lib
-from eenet_jax.schedulers.policy import Policy, group_of, known_scorer
+from eenet_jax.schedulers.policy import Policy, group_of, known_scorer, price_of
 
 GROUPS = ("shared", "params", "held", "adjustment")  # of arrays, in a saved frontier
 FIRST, LAST = 0, 1  # the candidates that send all samples to the first or last exit
@@ -106,8 +107,11 @@ class Frontier:
           UserError: If none is, naming what there is.
         """
         correct = adjust_lib.adjust_split(self.adjustment, split).correct
-        exits = self._exits(split)[self.path]
-        accuracy = correct[exits, np.arange(correct.shape[1])].mean(axis=1)
+        columns = np.arange(correct.shape[1])
+        accuracy = np.empty(len(self.member))
+        for m, scores in self._scores(split):
+            accuracy[m] = correct[self._first(m, scores), columns].mean()
+        accuracy = accuracy[self.path]
         enough = accuracy >= min_accuracy
         if not enough.any():
             low, high = np.floor(1e4 * accuracy.min()), np.floor(1e4 * accuracy.max())
@@ -143,40 +147,66 @@ class Frontier:
           predictions: What exits cost.
         """
         correct = adjust_lib.adjust_split(self.adjustment, split).correct
-        charges = self._charges(predictions)
-        held = calibration_lib.HeldOut(self._exits(split), correct, charges)
+        exits, spent = self._replay(split, predictions)
+        costs = self._charges(predictions)
+        if not self.policy(FIRST).skips:
+            spent = None  # the costs at the exits say it all
+        held = calibration_lib.HeldOut(exits, correct, costs, spent)
         return dataclasses.replace(self, held=held)
 
     def with_costs(self, predictions: Predictions) -> "Frontier":
         """Returns the frontier with costs measured on the validation part of these.
 
         They may have another unit, or be another measurement, than those it was fitted
-        for. Guarantees keep the samples that they had.
+        for. Guarantees keep the samples that they had;
+        of policies that skip exits there are none at other costs.
         """
         self.policy(FIRST).check_for(predictions.val, predictions.costs)
-        exits, charges = self._exits(predictions.val), self._charges(predictions)
-        held = self.held and dataclasses.replace(self.held, costs=charges)
+        _, spent = self._replay(predictions.val, predictions)
+        charges, held = self._charges(predictions), self.held
+        if held is not None and held.spent is None:
+            held = dataclasses.replace(held, costs=charges)
+        elif held is not None and not np.allclose(held.costs, charges):
+            held = None  # which exits its samples asked is not known any more
         return dataclasses.replace(
             self,
-            val_cost=np.take_along_axis(charges, exits.astype(int), 1).mean(axis=1),
+            val_cost=spent.mean(axis=1),
             cost_unit=predictions.cost_unit,
             held=held,
         )
 
     def _charges(self, predictions: Predictions) -> np.ndarray:
-        """Returns what each candidate is charged at each exit, ``[M, K]``."""
-        policies = map(self.policy, range(len(self.member)))
-        return np.stack([policy.charges(*predictions.prices) for policy in policies])
+        """Returns what each candidate is charged at each exit, ``[M, K]``.
 
-    def _exits(self, split: Split) -> np.ndarray:
-        """Returns the exit of each sample for all candidates, uint8 ``[M, N]``."""
+        Of policies that skip exits, the least and the most that any path costs.
+        """
+        policies = map(self.policy, range(len(self.member)))
+        found = np.stack([policy.charges(*predictions.prices) for policy in policies])
+        if self.policy(FIRST).skips:
+            found[:, 0] = predictions.single_exit_costs.min()
+        return found
+
+    def _replay(
+        self, split: Split, predictions: Predictions
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns exits, uint8, and costs of all candidates for a split, ``[M, N]``."""
         exits = np.empty((len(self.member), len(split.labels)), np.uint8)
+        spent = np.empty(exits.shape)
+        for m, scores in self._scores(split):
+            exits[m] = self._first(m, scores)
+            charges = self.policy(m).charges(*predictions.prices, scores)
+            spent[m] = price_of(charges, exits[m])
+        return exits, spent
+
+    def _first(self, m: int, scores: np.ndarray) -> np.ndarray:
+        return np.argmax(scores >= self.thresholds[m][:, None], axis=0)
+
+    def _scores(self, split: Split) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields every candidate with its scores ``[K, N]``, member by member."""
         for p in np.unique(self.member):
             rows = np.flatnonzero(self.member == p)
             scores = score_split(self.policy(int(rows[0])), split)
-            for m in rows:
-                exits[m] = np.argmax(scores >= self.thresholds[m][:, None], axis=0)
-        return exits
+            yield from ((int(m), scores) for m in rows)
 
     def policy(self, m: int) -> Policy:
         """Returns candidate ``m``."""

@@ -15,12 +15,15 @@ class HeldOut:
     Attributes:
       exits: Exit taken, uint8 ``[M, N]``.
       correct: Whether exit k is right about sample n, bool ``[K, N]``.
-      costs: What each candidate is charged at each exit, ``[M, K]``.
+      costs: What each candidate is charged at each exit, ``[M, K]``; where that differs
+        from sample to sample, the least and the most that it can be are among them.
+      spent: There, what each sample costs, ``[M, N]``; else None.
     """
 
     exits: np.ndarray
     correct: np.ndarray
     costs: np.ndarray
+    spent: np.ndarray | None = None
 
     def certify_cost(self, path: np.ndarray, budget: float, confidence: float) -> int:
         """Returns the last place on a path, from cheap to dear, that keeps a budget.
@@ -36,8 +39,12 @@ class HeldOut:
         low, high = self.costs.min(), self.costs.max()
         span = high - low or high
         shape = len(self.exits), len(self.correct)  # older fits have [K]
-        scaled = np.broadcast_to((self.costs - low) / span, shape)
-        values = (scaled[m][self.exits[m]] for m in path[1:])
+        costs = np.broadcast_to(self.costs, shape)
+        spent = (
+            costs[m][self.exits[m]] if self.spent is None else self.spent[m]
+            for m in path[1:]
+        )  # fmt: skip
+        values = ((of_samples - low) / span for of_samples in spent)
         return 1 + last_certified(values, (budget - low) / span, confidence)
 
     def certify_drop(self, path: np.ndarray, max_drop: float, confidence: float) -> int:

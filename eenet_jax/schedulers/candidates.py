@@ -1,12 +1,13 @@
 """Candidate policies: from what a scheduler fitted to its frontier."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers import thresholds as thresholds_lib
-from eenet_jax.schedulers.budget import Frontier, score_split
+from eenet_jax.schedulers.budget import FIRST, LAST, Frontier, score_split
 from eenet_jax.schedulers.policy import Policy
 
 
@@ -76,6 +77,32 @@ def frontier_of(
         cost_unit=predictions.cost_unit,
         num_samples=len(split.labels),
     )
+
+
+def skipping_frontier(
+    scorer: str,
+    shared: dict[str, Any],
+    params: dict[str, Any],
+    thresholds: list[np.ndarray],
+    means: list[np.ndarray],
+    predictions: Predictions,
+) -> Frontier:
+    """Assembles candidates whose paths skip exits; arguments as of ``frontier_of``.
+
+    "All stop at the first exit" begins there, and "at the last" tests no other.
+    """
+    num_tested = predictions.num_exits - 1
+    ends = {name: np.asarray(leaf)[[0, 0]] for name, leaf in params.items()}
+    ends["start"] = np.array([0, num_tested], np.int32)
+    params = {name: np.concatenate([ends[name], leaf]) for name, leaf in params.items()}
+    nothing = [np.empty((0, num_tested + 1), np.float32)] * 2, [np.empty((0, 2))] * 2
+    built = frontier_of(
+        scorer, shared, params, nothing[0] + thresholds, nothing[1] + means, predictions
+    )
+    member, val_cost = built.member.copy(), built.val_cost.copy()
+    member[LAST] = 1
+    val_cost[[FIRST, LAST]] = predictions.single_exit_costs[[0, -1]]
+    return dataclasses.replace(built, member=member, val_cost=val_cost)
 
 
 def outcome_values(split: Split, costs: np.ndarray) -> np.ndarray:

@@ -162,7 +162,7 @@ def _frontier(
         {name: leaf[a] for name, leaf in params.items()} for a in range(len(honest))
     ]
     scores = [score_split(Policy(scorer, m, unset), split) for m in members]
-    cuts = thresholds_between(scores, values, float(OPEN))
+    cuts = thresholds_between(scores, [values] * len(scores), float(OPEN))
     # What accuracy a cost buys, as measured on samples that gates were not fitted to.
     order = np.argsort(honest[:, 1])
     reached = np.concatenate([costs[:1], honest[order, 1], costs[-1:]])

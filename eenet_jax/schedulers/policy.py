@@ -65,8 +65,27 @@ class Policy:
           trail: What earlier exits left, leaves ``[B, ...]``.
 
         Returns:
-          Scores ``[B]``, to be held against ``thresholds[k]``, and the new trail.
+          Scores ``[B]``, to be held against ``thresholds[k]``, and the new trail. Who
+          is not asked at this exit scores -inf and keeps the trail.
         """
+        if not self.skips:
+            return self._step(k, evidence, trail)
+        asked = self.asks(k, trail)
+        score, new = self._step(k, evidence, trail)
+        return jnp.where(asked, score, -jnp.inf), choose_rows(asked, new, trail)
+
+    @property
+    def skips(self) -> bool:
+        """Whether the policy forecasts for each sample which exits to test."""
+        return SCORERS[self.scorer].asks is not None
+
+    def asks(self, k: int, trail: Trail) -> jax.Array:
+        """Returns whom exit ``k`` is to test, bool ``[B]``, of a policy that skips."""
+        own = trail if self.adjustment is None else trail["scorer"]
+        all_leave = self.thresholds[k] == -jnp.inf
+        return all_leave | SCORERS[self.scorer].asks(self.params, k, own)
+
+    def _step(self, k: int, evidence: Evidence, trail: Trail):
         scorer = SCORERS[self.scorer]
         if self.adjustment is None:
             return scorer.step(self.params, k, evidence, trail)
@@ -86,7 +105,9 @@ class Policy:
 
     @property
     def looks_back(self) -> bool:
-        """Whether scores or answers depend on what earlier exits said."""
+        """Whether scores or answers need what all earlier exits said."""
+        if self.skips:
+            return False
         return bool(jax.tree.leaves(jax.eval_shape(lambda: self.init_trail(1))))
 
     @property
@@ -99,23 +120,32 @@ class Policy:
         costs: np.ndarray,
         head_costs: np.ndarray | None = None,
         gate_costs: np.ndarray | None = None,
+        scores: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns what a sample costs that leaves at each exit.
 
         A head is run where somebody may leave, and everywhere if the policy looks back.
         Gates on features alone are run there instead (at an infinite threshold they
         need not be), and the head of the exit taken alone; others run beside heads.
+        A policy that skips runs the heads of the exits that it asks for the sample.
         Scores cost nothing: C numbers are nothing against a stage.
 
         Args:
           costs: Cumulative cost up to each exit, all heads included, ``[K]``.
           head_costs: Of the heads alone, ``[K]``; None charges them all.
           gate_costs: Of the gates alone, ``[K]``; None: nothing.
+          scores: Of N samples, ``[K, N]``, for a policy that skips; None charges every
+            head, which no sample exceeds.
 
         Returns:
-          float64 ``[K]``.
+          float64 ``[K]``, or ``[K, N]`` of a policy that skips.
         """
         costs = np.asarray(costs, np.float64)
+        if self.skips:
+            if scores is None or head_costs is None:
+                return costs
+            skipped = np.where(scores > -np.inf, 0.0, np.asarray(head_costs)[:, None])
+            return costs[:, None] - np.cumsum(skipped, axis=0)
         thresholds = np.asarray(self.thresholds)
         closed, gates = thresholds == np.inf, 0.0
         if SCORERS[self.scorer].reads_features and gate_costs is not None:
@@ -194,6 +224,22 @@ class Policy:
     def decide(self, logits: jax.Array) -> jax.Array:
         """Returns the exit each sample takes, int32 ``[B]``, from ``[K, B, C]``."""
         return first_exit(self.scores(logits), self.thresholds)
+
+
+def choose_rows(wanted: jax.Array, new: Any, old: Any) -> Any:
+    """Takes rows of two pytrees, the new where ``wanted`` ``[B]``, else the old."""
+
+    def choose(one: jax.Array, other: jax.Array) -> jax.Array:
+        return jnp.where(wanted.reshape(-1, *[1] * (one.ndim - 1)), one, other)
+
+    return jax.tree.map(choose, new, old)
+
+
+def price_of(charges: np.ndarray, exit_index: np.ndarray) -> np.ndarray:
+    """Returns what N samples cost at their exits, from ``Policy.charges``."""
+    if charges.ndim == 1:
+        return charges[exit_index]
+    return charges[exit_index, np.arange(len(exit_index))]
 
 
 def save_policy(path: str | pathlib.Path, policy: Policy) -> None:

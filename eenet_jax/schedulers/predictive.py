@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from eenet_jax.errors import UserError
+from eenet_jax.predictions import Predictions
 
 # From z to what tau is the mean of.
+MAX_ROUNDS = 8
 ACTIVATIONS = {
     "mean_abs": lambda z: np.abs(z).mean(axis=(1, 2)),
     "mean_max": lambda z: np.abs(z).max(axis=2).mean(axis=1),
@@ -108,27 +110,36 @@ def forecast_strengths(logits: jax.Array, rounds: int) -> jax.Array:
     return jnp.stack(found)
 
 
-def forecast_steps(
-    strengths: jax.Array, bounds: jax.Array, k: int | jax.Array
+def next_exits(
+    strengths: jax.Array,
+    bounds: jax.Array,
+    k: int | jax.Array,
+    rounds: int | jax.Array,
+    past_last: bool | jax.Array,
 ) -> jax.Array:
-    """Forecasts how many exits further samples will pass, as published.
+    """Forecasts the exit that each sample will pass, as published.
 
-    That is the first i whose strength is above (not at) the bound of exit k + i, or of
-    the last exit where there is no such exit; R where there is none.
+    That is k + i for the first i whose strength is above (not at) the bound of exit
+    k + i, or of the last exit where there is no such exit; k + R where there is none.
 
     Args:
-      strengths: After 1 .. R sums, ``[R, B]``.
+      strengths: After 1, 2, .. sums, at least R, ``[.., B]``.
       bounds: beta tau, ``[M, E]``.
       k: The exit that has just been tested.
+      rounds: R, 8 as published and 5 for STL-10.
+      past_last: Whether a forecast beyond the last exit leads to the network's end, as
+        in ResNet-34, or to the last exit first, as in VGG-19.
 
     Returns:
-      int32 ``[M, B]``, each in 1 .. R.
+      int32 ``[M, B]``, in k + 1 .. k + R.
     """
-    rounds = len(strengths)
-    ahead = jnp.minimum(k + 1 + jnp.arange(rounds), bounds.shape[1] - 1)
+    num_exits, turns = bounds.shape[1], jnp.arange(len(strengths))
+    ahead = jnp.minimum(k + 1 + turns, num_exits - 1)
     above = strengths[None] > bounds[:, ahead][:, :, None]  # [M, R, B]
-    first = jnp.argmax(above, axis=1) + 1
-    return jnp.where(above.any(axis=1), first, rounds).astype(jnp.int32)
+    above &= (turns < rounds)[None, :, None]
+    steps = jnp.where(above.any(axis=1), jnp.argmax(above, axis=1) + 1, rounds)
+    found = (k + steps).astype(jnp.int32)
+    return jnp.where(past_last, found, jnp.minimum(found, num_exits - 1))
 
 
 def decide(
@@ -138,6 +149,7 @@ def decide(
     *,
     rounds: int = 8,
     past_last: bool = False,
+    following: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Runs M published policies on saved logits.
 
@@ -145,9 +157,9 @@ def decide(
       logits: Of the tested exits, ``[E, B, C]``.
       bounds: beta tau, ``[M, E]``.
       starts: The first exit tested, int32 ``[M]``; see ``check_starts``.
-      rounds: R of the forecast.
-      past_last: Whether a forecast beyond the last exit leads to the network's end, as
-        in ResNet-34, or to the last exit first, as in VGG-19.
+      rounds: See ``next_exits``.
+      past_last: Likewise.
+      following: The exit to test after each, int32 ``[M, E]``, in place of forecasts.
 
     Returns:
       Where each sample leaves, int32 ``[M, B]`` in 0 .. E, and which exits it tested,
@@ -160,8 +172,11 @@ def decide(
         k, z = exit_
         tests = (target == k) & (left == num_exits)
         leaves = tests & (strength(z)[None] >= bounds[:, k][:, None])
-        ahead = k + forecast_steps(forecast_strengths(z, rounds), bounds, k)
-        ahead = ahead if past_last else jnp.minimum(ahead, num_exits - 1)
+        if following is not None:
+            ahead = jnp.broadcast_to(following[:, k][:, None], target.shape)
+        else:
+            strengths = forecast_strengths(z, rounds)
+            ahead = next_exits(strengths, bounds, k, rounds, past_last)
         target = jnp.where(tests & ~leaves, ahead, target)
         return (target, jnp.where(leaves, k, left)), tests
 
@@ -173,24 +188,46 @@ def decide(
     return left, tested.swapaxes(0, 1)
 
 
-def path_costs(
-    left: np.ndarray, tested: np.ndarray, costs: np.ndarray, head_costs: np.ndarray
+def outcomes(
+    left: np.ndarray, tested: np.ndarray, predictions: Predictions
 ) -> np.ndarray:
-    """Returns what samples cost: the network up to where they left, and heads tested.
+    """Returns accuracy and mean cost of M policies on the validation part, ``[M, 2]``.
 
-    The forecast itself is free: 3 C R additions are nothing against a stage.
+    A sample pays for the network up to where it leaves and for the heads that it tests,
+    the end's included. The forecast is free: 3 C R additions are nothing against a
+    stage.
 
     Args:
-      left: Where samples leave, ``[M, B]`` in 0 .. E.
-      tested: Which exits they tested, ``[M, E, B]``.
-      costs: Cumulative up to each exit and the end, all heads included, ``[E + 1]``.
-      head_costs: Of the heads alone, the end's included, ``[E + 1]``.
+      left: Where samples leave, ``[M, N]`` in 0 .. E.
+      tested: Which exits they tested, ``[M, E, N]``.
+      predictions: Of N samples and E + 1 exits.
+    """
+    left, correct = np.asarray(left), predictions.val.correct
+    backbone, heads = predictions.split_costs
+    accuracy = correct[left, np.arange(correct.shape[1])].mean(axis=1)
+    ends = (left == len(backbone) - 1).mean(axis=1) * heads[-1]
+    asked = np.asarray(tested).mean(axis=2)
+    cost = backbone[left].mean(axis=1) + ends + asked @ heads[:-1]
+    return np.stack([accuracy, cost], axis=1)
+
+
+def earning_exits(
+    staying: np.ndarray, layers: np.ndarray, heads: np.ndarray, share: float = 0.5
+) -> np.ndarray:
+    """Tells which exits earn their place, by the published rule.
+
+    Exit l does if (TH - s_l) y_{l+1} - (1 - s_l) h_l - (1 - TH) y_l >= 0.
+
+    Args:
+      staying: s, the share of samples that does not leave if only exit l is tested,
+        ``[..., E]``.
+      layers: y, what the layers before each exit cost, those before the end included,
+        ``[E + 1]``.
+      heads: h, of the exits, ``[E]``.
+      share: TH.
 
     Returns:
-      float64 ``[M, B]``.
+      bool ``[..., E]``.
     """
-    head_costs = np.asarray(head_costs, np.float64)
-    backbone = np.asarray(costs, np.float64) - np.cumsum(head_costs)
-    ends = np.where(np.asarray(left) == len(backbone) - 1, head_costs[-1], 0.0)
-    heads = np.einsum("mkb,k->mb", tested, head_costs[:-1])
-    return backbone[left] + heads + ends
+    gain = (share - staying) * layers[1:] - (1 - staying) * heads
+    return gain - (1 - share) * layers[:-1] >= 0

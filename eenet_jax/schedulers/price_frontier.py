@@ -72,7 +72,7 @@ def price_frontier(
     members = _lead_over(members, spent, costs)
     scores = [score(member) for member in members]
     cuts, means = [], []
-    for m, chosen in enumerate(thresholds_between(scores, values, 0.0)):
+    for m, chosen in enumerate(thresholds_between(scores, [values] * len(scores), 0.0)):
         cost = realise(scores[m], chosen, values)[:, 1]
         cuts.append(chosen)
         means.append(np.stack([np.interp(cost, reached, rise), cost], axis=1))
@@ -81,24 +81,24 @@ def price_frontier(
 
 
 def thresholds_between(
-    scores: Sequence[np.ndarray], values: np.ndarray, level: float
+    scores: Sequence[np.ndarray], values: Sequence[np.ndarray], level: float
 ) -> list[np.ndarray]:
     """Chooses thresholds for members so that every cost between theirs is reached.
 
     Args:
       scores: Of each member ``[K, N]``; the members' costs fall.
-      values: See ``outcome_values``.
+      values: Of each member, see ``outcome_values``.
       level: The threshold that the members were made for.
 
     Returns:
       For each member, thresholds that are one level at all exits but the last,
       ``[M, K]``, the given level or one next to it among them.
     """
-    costs = values[1, :, 0]
+    costs = values[0][1].mean(axis=1)
     clear = [_clear_levels(score) for score in scores]
     tables = [
-        _levels(score, rising, values, level)
-        for score, rising in zip(scores, clear, strict=True)
+        _levels(score, rising, of_member, level)
+        for score, rising, of_member in zip(scores, clear, values, strict=True)
     ]
     spent = [np.interp(level, levels, cost) for levels, cost in tables]
     ends = np.concatenate([[costs[-1]], spent, [costs[0]]])
@@ -145,6 +145,9 @@ def _clear_levels(scores: np.ndarray) -> np.ndarray:
     Scores that are equal but for rounding must not be told apart.
     """
     rising = np.unique(scores[:-1].astype(np.float64))
+    rising = rising[np.isfinite(rising)]
+    if not len(rising):  # no exit is ever asked
+        return np.zeros(1)
     room = np.diff(rising) > 4 * TIE * np.maximum(1.0, np.abs(rising[1:]))
     middle = ((rising[1:] + rising[:-1]) / 2)[room]
     return np.concatenate([rising[:1] - 1.0, middle, rising[-1:] + 1.0])
@@ -161,7 +164,9 @@ def _levels(
     scores: np.ndarray, clear: np.ndarray, values: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns thresholds, rising, and the mean cost that each leads to."""
-    levels = np.quantile(scores[:-1].max(axis=0), np.linspace(0, 1, LEVELS))
+    best = scores[:-1].max(axis=0)
+    best = best[np.isfinite(best)] if np.isfinite(best).any() else np.zeros(1)
+    levels = np.quantile(best, np.linspace(0, 1, LEVELS))
     levels = np.unique(_nearest(clear, np.append(levels, level)))
     rows = same_thresholds(levels, len(scores))
     return levels, realise(scores, rows, values)[:, 1]

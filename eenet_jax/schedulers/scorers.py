@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.schedulers import confidence, feature_gates
+from eenet_jax.schedulers import confidence, feature_gates, forecasts
 from eenet_jax.schedulers.evidence import (
     Evidence,
     entropy_confidence,
@@ -26,12 +26,15 @@ class Scorer(NamedTuple):
 
     The step returns the score of exit k, float32 ``[B]``, and the new trail. One that
     does not read logits (but features, at all exits but the last) can do without them.
+    One that forecasts which exits are worth testing says with ``asks(params, k, trail)
+    -> bool [B]`` whom exit k is to test; its steps see no others, and all at the last.
     """
 
     init_trail: Callable[[Any, int], Trail]
     step: Callable[[Any, int, Evidence, Trail], tuple[jax.Array, Trail]]
     reads_logits: bool = True
     reads_features: bool = False
+    asks: Callable[[Any, int, Trail], jax.Array] | None = None
 
 
 def _no_trail(params: Any, batch: int) -> Trail:
@@ -153,6 +156,15 @@ def _gate(kind, combined):
     return Scorer(_no_trail, step, reads_logits=combined, reads_features=True)
 
 
+def _forecasting(rule):
+    """Scores and forecasts by one of the rules in ``forecasts``."""
+
+    def step(params, k, evidence, trail):
+        return rule(params, k, evidence.logits, trail)
+
+    return Scorer(forecasts.init_trail, step, asks=forecasts.asks)
+
+
 SCORERS = {
     "max_prob": Scorer(_no_trail, _max_prob),
     "entropy": Scorer(_no_trail, _entropy),
@@ -160,6 +172,9 @@ SCORERS = {
     "eenet_linear": _linear(linear_inputs),
     "eenet": _linear(logit_inputs),
     "lagrangian": Scorer(_advantage_trail, _advantage),
+    "forecast_fixed": _forecasting(forecasts.fixed),
+    "forecast_published": _forecasting(forecasts.published),
+    "forecast_learned": _forecasting(forecasts.learned),
     **{f"gate_{kind}": _gate(kind, False) for kind in feature_gates.INPUTS},
     **{f"combined_{kind}": _gate(kind, True) for kind in feature_gates.INPUTS},
 }

@@ -43,17 +43,17 @@ class Layer(nn.Module):
         return {"x": jnp.tanh(y), "count": x[:, 0]} if self.scale == 1 else y
 
 
-def make_network() -> Network:
-    """Three stages on 2x2 images; its exits often agree."""
-    stages = tuple(Layer(8) for _ in range(3))
-    heads = tuple(Layer(4, 3.0) for _ in range(3))
+def make_network(num_exits: int = 3) -> Network:
+    """A few stages on 2x2 images; its exits often agree."""
+    stages = tuple(Layer(8) for _ in range(num_exits))
+    heads = tuple(Layer(4, 3.0) for _ in range(num_exits))
     module = StagedModule(Layer(8), stages, heads)
-    backbone = Backbone("toy", 3, 4, "float32", module)
+    backbone = Backbone("toy", num_exits, 4, "float32", module)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((NUM, 2, 2, 3)).astype(np.float32)
     variables = jax.jit(backbone.init)(jax.random.key(0), x[:1])
     kernels = variables["params"]
-    for k in range(1, 3):  # later stages change little, and heads read alike
+    for k in range(1, num_exits):  # later stages change little, and heads read alike
         stage = kernels[f"stages_{k}"]["Dense_0"]
         stage["kernel"] = jnp.eye(8) + 0.3 * stage["kernel"]
         kernels[f"heads_{k}"] = kernels["heads_0"]

@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from eenet_jax.adaptive import unasked_ms
 from eenet_jax.costs.profile import Profile, load_profile, measure_profile
 from eenet_jax.errors import UserError
+from eenet_jax.predictions import Split
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
 from eenet_jax.schedulers.policy import Policy
 
@@ -57,11 +59,10 @@ def test_the_ideal_is_what_is_left_times_its_time():
     three = profile([LINEAR, LINEAR, LINEAR])
     shares = np.array([0.5, 0.25, 0.25])
     gathered = plan_ladders(three).ladders
-    policy = Policy("max_prob", {}, np.array([0.9, 0.8, -np.inf]))
-    assert ideal_ms(three, gathered, shares, policy) == pytest.approx(1 + 0.5 + 0.25)
-    assert ideal_ms(three, ((8,),) * 3, shares, policy) == pytest.approx(3)
+    assert ideal_ms(three, gathered, shares, 0.0) == pytest.approx(1 + 0.5 + 0.25)
+    assert ideal_ms(three, ((8,),) * 3, shares, 0.0) == pytest.approx(3)
     all_leave = np.array([1.0, 0, 0])
-    assert ideal_ms(three, ((8,),) * 3, all_leave, policy) == pytest.approx(1)
+    assert ideal_ms(three, ((8,),) * 3, all_leave, 0.0) == pytest.approx(1)
 
 
 def test_heads_that_nobody_asks_for_take_no_time():
@@ -71,8 +72,11 @@ def test_heads_that_nobody_asks_for_take_no_time():
     np.testing.assert_allclose(costs.head_costs, [0.2, 0.1, 1.0])
     policy = Policy("max_prob", {}, np.array([np.inf, 0.8, -np.inf]))
     ladders, shares = plan_ladders(known).ladders, np.array([0, 0.5, 0.5])
+    sure = np.log([[0.9, 0.1], [0.6, 0.4]])  # at the second exit one leaves
+    split = Split(np.stack([sure] * 3).astype(np.float32), np.zeros(2, np.int32))
+    unasked = unasked_ms(known, policy, split)
     expected = 0.8 + 1 + 0.5  # all pass the first head by, half the last stage
-    assert ideal_ms(known, ladders, shares, policy) == pytest.approx(expected)
+    assert ideal_ms(known, ladders, shares, unasked) == pytest.approx(expected)
     assert policy.charges(costs.costs, costs.head_costs) @ shares == expected
 
 

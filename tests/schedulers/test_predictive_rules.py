@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from eenet_jax.errors import UserError
+from eenet_jax.predictions import Predictions, Split
+from eenet_jax.runtime.replay import simulate
 from eenet_jax.schedulers import predictive
+from eenet_jax.schedulers.policy import Policy
 
 QUICK_COMPILES = True
 RUNS = {"vgg19_cifar10": 8, "vgg19_stl10": 5, "resnet34_cifar10": 8}
@@ -25,11 +28,11 @@ def _arrays(shared, name):
         return {key: file[key] for key in file.files}
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@jax.jit
 def _steps(logits, bounds, exits, rounds):
     def one(z, bound, k):
-        strengths = predictive.forecast_strengths(z[None], rounds)
-        return predictive.forecast_steps(strengths, bound[None], k)[0, 0]
+        strengths = predictive.forecast_strengths(z[None], predictive.MAX_ROUNDS)
+        return predictive.next_exits(strengths, bound[None], k, rounds, True)[0, 0] - k
 
     return jax.vmap(one)(logits, bounds, exits)
 
@@ -43,6 +46,13 @@ def test_forecasts_are_the_published_ones(case, shared):
     found = _steps(logits, bounds, layer - 1, int(arrays[f"{case}_max_steps"]))
     np.testing.assert_array_equal(found, steps)
     np.testing.assert_array_equal(predictive.strength(logits), top)
+
+
+def _policy(bounds, start, rounds=8, past_last=False):
+    """The published policy for E bounds."""
+    params = {"bounds": bounds, "rounds": np.int32(rounds)}
+    params |= {"start": np.int32(start), "past_last": np.bool_(past_last)}
+    return Policy("forecast_published", params, np.append(bounds, -np.inf))
 
 
 @pytest.mark.parametrize("name", [*_slow(list(RUNS)[:2]), "resnet34_cifar10"])
@@ -66,6 +76,11 @@ def test_policies_run_as_published(name, shared):
     found = np.asarray(left)[pair, golden["run_sample"][rows]]
     np.testing.assert_array_equal(found, golden["run_exit"][rows])
     assert rows.sum() >= 25
+    end = np.append(golden["exit_logits"], golden["final_logits"][None], axis=0)
+    for m in (0, len(left) - 1):
+        bound, start = bounds[m // len(starts)], starts[m % len(starts)] - 1
+        policy = _policy(bound, start, RUNS[name], name.startswith("resnet"))
+        np.testing.assert_array_equal(jax.jit(Policy.decide)(policy, end), left[m])
     first = np.argmax(tested, axis=1)
     np.testing.assert_array_equal(first, np.broadcast_to(first[:, :1], first.shape))
     np.testing.assert_array_equal(first[: len(starts), 0], starts - 1)
@@ -83,9 +98,17 @@ def test_a_sample_pays_for_the_heads_that_it_tested():
     np.testing.assert_array_equal(left, [[2, 1], [3, 3]])
     expected = [[[1, 1], [1, 1], [1, 0]], [[1, 1], [0, 0], [1, 1]]]
     np.testing.assert_array_equal(tested, expected)
-    costs = predictive.path_costs(left, tested, [11.0, 22, 33, 44], [1.0, 1, 1, 4])
+    split = Split(np.append(z, z[:1], axis=0), np.array([2, 0], np.int32))
+    costs, heads = np.array([11.0, 22, 33, 44]), np.array([1.0, 1, 1, 4])
+    predictions = Predictions(split, split, costs, head_costs=heads)
     # Networks of 10, 20, 30 and 37, and heads of 1 and 4.
-    np.testing.assert_allclose(costs, [[33, 22], [43, 43]])
+    paid = np.array([[33, 22], [43, 43]])
+    found = predictive.outcomes(left, tested, predictions)
+    np.testing.assert_allclose(found, np.stack([[0.5] * 2, paid.mean(1)], axis=1))
+    for m in range(2):
+        replayed = simulate(_policy(bounds[m], 0), split, costs, heads)
+        np.testing.assert_array_equal(replayed.exit_index, left[m])
+        np.testing.assert_allclose(replayed.cost, paid[m])
     # From exit 0, four sums lead past the last exit; from exit 2 there is none.
     left, tested = run(np.array([2, 0]), past_last=True)
     np.testing.assert_array_equal(left, [[2, 3], [3, 3]])
@@ -98,8 +121,8 @@ def test_the_order_of_the_classes_changes_the_published_forecast():
     strengths = jax.jit(predictive.forecast_strengths, static_argnums=1)(z, 2)
     np.testing.assert_array_equal(strengths, [[2, 1], [5, 3]])
     bounds = np.full((1, 3), 1.5, np.float32)
-    steps = jax.jit(predictive.forecast_steps)(strengths, bounds, 0)
-    np.testing.assert_array_equal(steps, [[1, 2]])
+    found = jax.jit(predictive.next_exits)(strengths, bounds, 0, 2, False)
+    np.testing.assert_array_equal(found, [[1, 2]])
 
 
 def test_scales_of_logits():

@@ -1,0 +1,134 @@
+"""Predictive Exit: policies that test some exits only, for every budget.
+
+"learned", the default, forecasts from how sure an exit is which later one is worth
+testing (``forecast_training``). The others leave where max|z| >= beta tau: "published"
+forecasts by sums over neighbouring classes, "every" tests all exits from the first one
+on, "placed" those that earn their place by the published rule. Their beta and first
+exit come from one sweep over all pairs.
+"""
+
+import functools
+
+import jax
+import numpy as np
+
+from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers import forecast_training, predictive
+from eenet_jax.schedulers.budget import Frontier
+from eenet_jax.schedulers.candidates import skipping_frontier
+from eenet_jax.schedulers.maxprob_opt import upper_hull
+
+VARIANTS = ("learned", "published", "every", "placed")
+NUM_BETAS = 64
+NUM_STARTS = 20  # first exits tried, at most, evenly spread
+CHUNK = 128  # policies replayed at once
+ROUNDS, PAST_LAST = 8, False  # of the published forecast, as for VGG-19
+
+
+def fit(
+    predictions: Predictions,
+    *,
+    budgets: np.ndarray,
+    key: jax.Array,
+    variant: str = "learned",
+) -> Frontier:
+    """Fits a rule of this kind for every budget.
+
+    Args:
+      predictions: The validation part is fitted. All but "learned" need
+        ``activation_mean``.
+      budgets: Not used.
+      key: Of the learned forecast's folds and random units.
+      variant: One of ``VARIANTS``.
+
+    Raises:
+      UserError: If ``activation_mean`` is not positive at an exit.
+    """
+    del budgets
+    if variant == "learned":
+        return forecast_training.fit(predictions, key=key)
+    return _sweep(variant, predictions)
+
+
+def _sweep(variant: str, predictions: Predictions) -> Frontier:
+    """Tries all pairs of a beta and a first exit; keeps the frontier."""
+    split, tau = predictions.val, predictions.activation_mean
+    num_tested = predictions.num_exits - 1
+    tau = tau[:num_tested]
+    exit_bounds = functools.partial(predictive.exit_bounds, tau)
+    exit_bounds([1.0])  # refuses a tau of zero before anything is divided by it
+    betas = _betas(split.logits[:-1], tau)
+    bounds = exit_bounds(betas)
+    count = min(num_tested, NUM_STARTS)
+    starts = np.linspace(0, num_tested - 1, count).round().astype(np.int32)
+    if variant == "placed":
+        starts, following = _places(predictions, bounds)
+    else:
+        bounds = np.repeat(bounds, count, axis=0)
+        starts = np.tile(starts, len(betas))
+        following = np.broadcast_to(np.arange(1, num_tested + 1), bounds.shape)
+    rule = None if variant == "published" else following.astype(np.int32)
+    means = []
+    for i in range(0, len(bounds), CHUNK):
+        rows = slice(i, i + CHUNK)
+        found = _decide(
+            split.logits[:-1], bounds[rows], starts[rows],
+            following=None if rule is None else rule[rows],
+        )  # fmt: skip
+        means.append(predictive.outcomes(*found, predictions))
+    means = np.concatenate(means)
+    kept = upper_hull(means[:, 1], means[:, 0])
+    kept = np.union1d(kept, _undominated(means))
+    params = {"start": starts[kept]}
+    if variant == "published":
+        shape = len(kept)
+        params |= {
+            "bounds": bounds[kept],
+            "rounds": np.full(shape, ROUNDS, np.int32),
+            "past_last": np.full(shape, PAST_LAST),
+        }
+    else:
+        params["following"] = rule[kept]
+    cuts = np.append(bounds[kept], np.full((len(kept), 1), -np.inf), axis=1)
+    return skipping_frontier(
+        "forecast_published" if variant == "published" else "forecast_fixed",
+        {},
+        params,
+        [*cuts.astype(np.float32)[:, None]],
+        [*means[kept][:, None]],
+        predictions,
+    )
+
+
+_decide = jax.jit(
+    functools.partial(predictive.decide, rounds=ROUNDS, past_last=PAST_LAST)
+)
+
+
+def _betas(logits: np.ndarray, tau: np.ndarray) -> np.ndarray:
+    """Returns betas from where nearly all leave to where nearly nobody does."""
+    ratio = np.abs(logits).max(axis=-1) / tau[:, None]
+    low, high = np.quantile(ratio, [0.001, 0.999])
+    return np.geomspace(max(low, 1e-6 * high), 1.01 * high, NUM_BETAS)
+
+
+def _places(
+    predictions: Predictions, bounds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns for each beta the first exit that earns its place and who follows."""
+    strength = np.abs(predictions.val.logits[:-1]).max(axis=-1)
+    staying = (strength[None] < bounds[:, :, None]).mean(axis=2)  # [M, E]
+    backbone, heads = predictions.split_costs
+    earns = predictive.earning_exits(staying, np.diff(backbone, prepend=0), heads[:-1])
+    num_tested = earns.shape[1]
+    place = np.where(earns, np.arange(num_tested), num_tested)
+    nearest = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
+    following = np.append(nearest[:, 1:], np.full((len(place), 1), num_tested), axis=1)
+    return nearest[:, 0].astype(np.int32), following
+
+
+def _undominated(means: np.ndarray) -> np.ndarray:
+    """Returns the rows than which none is both cheaper and more accurate."""
+    order = np.lexsort((-means[:, 0], means[:, 1]))
+    best = np.maximum.accumulate(np.append(-np.inf, means[order, 0]))[:-1]
+    return order[means[order, 0] > best]
