@@ -91,7 +91,7 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     start = time.perf_counter()
     full.lower(variables, x).compile()
     whole = time.perf_counter() - start
-    rungs = sum(map(len, plan.ladders))
+    rungs = sum(1 if isinstance(i, int) else len(i) for i in plan.ladders)
     print(
         f"  compiled in {seconds:.1f} s ({rungs} sizes), the full network {whole:.1f} s"
     )

@@ -158,7 +158,10 @@ def make_network(name: str, rng: np.random.Generator) -> tuple[Backbone, Any, An
         x = x.astype(np.float32)
     variables = jax.jit(plain.init)(jax.random.key(0), take(x, slice(1)))
     first = take(x, slice(SAMPLES))
-    variables = {**variables, **own_statistics(plain, variables, take(first, slice(64)))}
+    variables = {
+        **variables,
+        **own_statistics(plain, variables, take(first, slice(64))),
+    }
     logits = np.asarray(jax.jit(lambda v, x: plain.apply(v, x)[0])(variables, first))
     spread = logits.mean(axis=1), logits.std(axis=1)
     return (

@@ -224,7 +224,7 @@ def _common(
 ) -> dict[str, Any]:
     return {
         "plan": plan.reason,
-        "ladders": [list(ladder) for ladder in plan.ladders],
+        "ladders": plan.ladders,
         "batch_size": profile.batch_size,
         "versions": profile.versions,
         "dtype": profile.dtype,

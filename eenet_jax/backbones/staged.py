@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 Carry = Any
 Variables = Mapping[str, Any]
+MANY_EXITS = 8  # with more, compiling each for many batch sizes takes too long
 
 
 class StagedModule(nn.Module):

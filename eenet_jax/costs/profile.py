@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from eenet_jax.backbones.staged import Backbone
+from eenet_jax.backbones.staged import MANY_EXITS, Backbone
 from eenet_jax.costs.exits import ExitCosts
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
@@ -136,12 +136,14 @@ def measure_profile(
       backbone: The network.
       variables: Its variables.
       x: Inputs of a whole batch.
-      sizes: Increasing, the last the batch's; None for eighths of it.
+      sizes: Increasing, the last the batch's; None for eighths of it, of which some
+        are left out for networks of many exits.
       repeats: Timed runs of each.
     """
     batch_size = jax.tree.leaves(x)[0].shape[0]
     if sizes is None:
-        sizes = sorted({-(-batch_size * i // 8) for i in range(1, 9)})
+        eighths = range(1, 9) if backbone.num_exits <= MANY_EXITS else (1, 2, 4, 8)
+        sizes = sorted({-(-batch_size * i // 8) for i in eighths})
     carries, carry = [], jax.jit(backbone.stem)(variables, x)
     for k in range(backbone.num_exits):
         carries.append(carry)

@@ -1,6 +1,7 @@
-"""One exit of a running policy: its stage, who leaves there, and their answers."""
+"""One exit of a running policy: who leaves there, and their answers."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.schedulers.evidence import Evidence
-from eenet_jax.schedulers.policy import Policy, choose_rows
+from eenet_jax.schedulers.policy import Policy
+
+QUARTERS = 4  # of the samples are run at once where a head is for some of them only
 
 
 def take_exit(
@@ -20,8 +23,9 @@ def take_exit(
     trail: Any,
     latest_exit: jax.Array,
     there: jax.Array,
-) -> tuple[Any, Any, jax.Array, jax.Array, jax.Array]:
-    """Runs stage ``k`` and asks the policy who may leave.
+    tile: int | None = None,
+) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
+    """Asks the policy who of S samples leaves at exit ``k``.
 
     Where nobody may, the head is not run, unless later scores need it. A gate on the
     exit's features is asked before the head, which then runs for those who leave only.
@@ -31,89 +35,95 @@ def take_exit(
       backbone: The network.
       variables: Its variables.
       policy: The policy.
-      k: Stage and exit, 0-based.
-      carry: Before the stage, leaves ``[S, ...]``.
+      k: Exit, 0-based.
+      carry: Behind the stage, leaves ``[S, ...]``.
       trail: The policy's, likewise.
       latest_exit: The last exit that each sample may wait for, int ``[S]``.
       there: Which of the samples count, bool ``[S]``.
+      tile: How many of those who count the head takes at a time; None: all S at once,
+        counting or not.
 
     Returns:
-      Carry and trail behind the exit, scores ``[S]``, the logits of the answers
-      ``[S, C]`` (of those who leave, at least), and who leaves, bool ``[S]``.
+      The trail behind the exit, scores ``[S]``, the logits of the answers ``[S, C]``
+      (of those who leave, at least), and who leaves, bool ``[S]``.
     """
-    carry = backbone.stage(k, variables, carry)
-    size = len(latest_exit)
+    size, is_last = len(there), k == backbone.num_exits - 1
+    nothing = jnp.zeros((size, backbone.num_classes), jnp.float32)
     head = functools.partial(backbone.head, k, variables)
     features = functools.partial(backbone.exit_features, k, variables)
-    nothing = jnp.zeros((size, backbone.num_classes), jnp.float32)
+    must_leave = there & (latest_exit <= k)
+    may_leave = (policy.thresholds[k] < jnp.inf) | jnp.any(must_leave)
+    for_those = functools.partial(for_some, tile=tile or -(-size // QUARTERS))
 
-    def test(carry, trail):
+    def ask(operand):
+        carry, trail = operand
         evidence = Evidence(head(carry), lambda: features(carry))
         answer = policy.output(k, evidence.logits, trail)
-        score, trail = policy.step(k, evidence, trail)
-        leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
-        return trail, score, answer, leaves
+        return answer, *policy.step(k, evidence, trail)
 
-    def test_first(carry, trail):
+    def ask_gate(operand):
+        carry, trail = operand
         evidence = Evidence(lazy_features=lambda: features(carry))
         score, trail = policy.step(k, evidence, trail)
-        leaves = (score >= policy.thresholds[k]) | (latest_exit <= k)
+        leaves = there & ((score >= policy.thresholds[k]) | must_leave)
 
-        def answer(carry):
+        def answer(carry):  # the trail is without leaves, as the policy looks not back
             return policy.output(k, head(carry), trail)
 
-        answers = _of_some(answer, carry, leaves & there, nothing)
-        return trail, score, answers, leaves
+        return for_those(answer, carry, leaves, nothing), score, trail
 
-    def test_asked(carry, trail):
-        asked = there & (policy.asks(k, trail) | (latest_exit <= k))
+    def pass_by(operand):
+        return nothing, jnp.full(size, -jnp.inf, jnp.float32), operand[1]
 
-        def ask(operands):
-            evidence = Evidence(head(operands[0]))
-            answer = policy.output(k, evidence.logits, operands[1])
-            return answer, *policy.step(k, evidence, operands[1])
-
-        unasked = nothing, jnp.full(size, -jnp.inf, jnp.float32), trail
-        answer, score, trail = _of_some(ask, (carry, trail), asked, unasked)
-        leaves = asked & ((score >= policy.thresholds[k]) | (latest_exit <= k))
-        return trail, score, answer, leaves
-
-    def pass_by(carry, trail):
-        return trail, jnp.zeros(size, jnp.float32), nothing, jnp.zeros(size, bool)
-
-    if policy.looks_back or k == backbone.num_exits - 1:
-        return carry, *test(carry, trail)
-    if policy.skips:
-        return carry, *test_asked(carry, trail)
-    asked = (policy.thresholds[k] < jnp.inf) | jnp.any(there & (latest_exit <= k))
-    step = test if policy.reads_logits else test_first
-    return carry, *jax.lax.cond(asked, step, pass_by, carry, trail)
+    operand = carry, trail
+    if policy.skips and not is_last:
+        asked = there & (policy.asks(k, trail) | must_leave)
+        answer, score, trail = for_those(ask, operand, asked, pass_by(operand))
+    elif not policy.reads_logits and not is_last:
+        answer, score, trail = jax.lax.cond(may_leave, ask_gate, pass_by, operand)
+    elif tile is not None:
+        asked = there if policy.looks_back or is_last else there & may_leave
+        answer, score, trail = for_those(ask, operand, asked, pass_by(operand))
+    elif policy.looks_back or is_last:
+        answer, score, trail = ask(operand)
+    else:
+        answer, score, trail = jax.lax.cond(may_leave, ask, pass_by, operand)
+    leaves = there & ((score >= policy.thresholds[k]) | must_leave)
+    return trail, score, answer, leaves
 
 
-def _of_some(function, operand: Any, wanted: jax.Array, otherwise: Any) -> Any:
-    """Runs a function for those samples that are ``wanted``, bool ``[S]``.
+def for_some(
+    function: Callable[[Any], Any],
+    operand: Any,
+    wanted: jax.Array,
+    otherwise: Any,
+    tile: int,
+) -> Any:
+    """Runs a function of rows for those that are ``wanted``, some at a time.
 
-    They are gathered to the smallest of a quarter, a half and all of the places that
-    holds them. For the others it gives the rows of ``otherwise``, of like leaves.
+    Args:
+      function: From and to pytrees whose leaves have the rows as leading axis.
+      operand: Its argument, leaves ``[S, ...]``.
+      wanted: bool ``[S]``.
+      otherwise: The result for the other rows, leaves ``[S, ...]``.
+      tile: Rows at a time, at most S. They are gathered, and the last ones filled up.
     """
-    count = len(wanted)
-    sizes = (0, *sorted({-(-count // 4), -(-count // 2), count}))
+    count, number = len(wanted), jnp.sum(wanted)
+    place = places(wanted, count)
 
-    def run(size, operand, otherwise):
-        if size == 0:
-            return otherwise
-        if size == count:
-            return choose_rows(wanted, function(operand), otherwise)
-        place = places(wanted, size)
-        found = function(jax.tree.map(lambda leaf: leaf[place], operand))
-        target = jnp.where(jnp.arange(size) < jnp.sum(wanted), place, count)
+    def run(i, results):
+        # The last tile begins early enough to end with the last row.
+        start = jnp.minimum(i * tile, count - tile)
+        rows = jax.lax.dynamic_slice_in_dim(place, start, tile)
+        found = function(jax.tree.map(lambda leaf: leaf[rows], operand))
+        target = jnp.where(start + jnp.arange(tile) < number, rows, count)
         return jax.tree.map(
-            lambda rest, rows: rest.at[target].set(rows, mode="drop"), otherwise, found
+            lambda all_rows, new: all_rows.at[target].set(new, mode="drop"),
+            results,
+            found,
         )
 
-    rung = jnp.searchsorted(jnp.array(sizes, jnp.int32), jnp.sum(wanted))
-    branches = [functools.partial(run, size) for size in sizes]
-    return jax.lax.switch(rung, branches, operand, otherwise)
+    return jax.lax.fori_loop(0, -(-number // tile), run, otherwise)
 
 
 def places(there: jax.Array, size: int) -> jax.Array:

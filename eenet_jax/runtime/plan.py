@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eenet_jax.backbones.staged import MANY_EXITS
 from eenet_jax.costs.profile import Profile
-from eenet_jax.runtime.staged import Ladders
+from eenet_jax.runtime.staged import Ladder, Ladders
 
 LEAST_GAIN = 0.05  # of a stage's time, for a size to be worth its compilation
+TILE_LOSS = 0.1  # of a stage's least time per sample, for tiles to be small
 
 
 class Plan(NamedTuple):
@@ -26,8 +28,11 @@ def plan_ladders(profile: Profile) -> Plan:
     """Keeps of the profiled sizes those that save at least 5 % over the next larger.
 
     A smaller size costs its stage's time and the gathering; the whole batch costs no
-    gathering. Before the first exit everyone is there.
+    gathering. Before the first exit everyone is there. In a network of many exits,
+    stages are run in tiles instead: the smallest that hardly take longer per sample.
     """
+    if len(profile.stage_ms) > MANY_EXITS:
+        return _plan_tiles(profile)
     ladders = [(profile.batch_size,)]
     for times, gather in zip(profile.stage_ms[1:], profile.gather_ms[1:], strict=True):
         kept, last = [profile.batch_size], times[-1]
@@ -37,6 +42,27 @@ def plan_ladders(profile: Profile) -> Plan:
                 last = ms + gather
         ladders.append(tuple(reversed(kept)))
     return Plan(tuple(ladders), _reason(profile, ladders))
+
+
+def _plan_tiles(profile: Profile) -> Plan:
+    sizes = np.array(profile.sizes)
+    each = profile.stage_ms[1:] / sizes[None]
+    enough = each <= (1 + TILE_LOSS) * each.min(axis=1, keepdims=True)
+    tiles = sizes[np.argmax(enough, axis=1)].tolist()
+    batch = profile.batch_size
+    if min(tiles) == batch:
+        reason = f"whole batches of {batch}: smaller ones take longer per sample on "
+        reason += profile.device
+    else:
+        counts = [f"{tiles.count(t)} of {t}" for t in sorted(set(tiles))]
+        reason = f"samples that are left of batches of {batch} run in tiles: stages "
+        reason += ", ".join(counts)
+    return Plan(((batch,), *tiles), reason)
+
+
+def is_whole(ladder: Ladder, batch_size: int) -> bool:
+    """Returns whether a stage runs on the whole batch, whoever is left."""
+    return ladder in (batch_size, (batch_size,))
 
 
 def _reason(profile: Profile, ladders: list[tuple[int, ...]]) -> str:
@@ -76,6 +102,6 @@ def ideal_ms(
       sample in a whole batch.
     """
     there = 1 - np.concatenate([[0], np.cumsum(exit_fraction)[:-1]])
-    whole = np.array([len(ladder) == 1 for ladder in ladders])
+    whole = np.array([is_whole(ladder, profile.batch_size) for ladder in ladders])
     needed = np.where(whole, there > 1e-12, there)
     return float(np.sum(needed * profile.per_sample_ms) - unasked_ms)

@@ -161,7 +161,8 @@ def _programs(backbone: Backbone):
 
 def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
     carry, trail, rows = samples
-    carry, trail, score, answer, leaves = take_exit(
+    carry = backbone.stage(k, variables, carry)
+    trail, score, answer, leaves = take_exit(
         backbone, variables, policy, k, carry, trail, latest_exit[rows], mask
     )
     return (carry, trail, rows), mask & ~leaves, (answer, score)

@@ -1,8 +1,10 @@
 """Runs a network with its policy as one program: who has left is computed no further.
 
 Before each stage the samples that are still there are gathered, and ``lax.switch`` runs
-the stage on the smallest size of a static ladder that holds them. Shapes are fixed, so
-the whole is one compiled program without a round trip to the host.
+the stage on the smallest size of a static ladder that holds them. Every size has to be
+compiled, which for a network of many exits is too much: there a loop runs each stage on
+some of the samples at a time. Shapes are fixed, so the whole is one compiled program
+without a round trip to the host.
 """
 
 import functools
@@ -13,16 +15,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
-from eenet_jax.backbones.staged import Backbone
+from eenet_jax.backbones.staged import MANY_EXITS, Backbone
 from eenet_jax.distributed import DATA_AXIS
 from eenet_jax.errors import UserError
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_inputs, check_policy
-from eenet_jax.runtime.exit_step import places, take_exit
+from eenet_jax.runtime.exit_step import for_some, places, take_exit
 from eenet_jax.runtime.prediction import Prediction
-from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.policy import Policy, choose_rows
 
-Ladders = tuple[tuple[int, ...], ...]
+Ladder = tuple[int, ...] | int
+Ladders = tuple[Ladder, ...]
 
 
 class _State(NamedTuple):
@@ -41,11 +44,15 @@ class _State(NamedTuple):
 def default_ladders(num_exits: int, batch_size: int) -> Ladders:
     """Returns eighths of the batch, rounded up, for every stage but the first.
 
+    For networks of many exits it is tiles of one eighth.
+
     Args:
       num_exits: K.
       batch_size: B, of one device.
     """
     eighths = sorted({-(-batch_size * i // 8) for i in range(1, 9)})
+    if num_exits > MANY_EXITS:
+        return ((batch_size,), *(eighths[0],) * (num_exits - 1))
     return ((batch_size,), *(tuple(eighths),) * (num_exits - 1))
 
 
@@ -72,7 +79,8 @@ def adaptive_predict(
       x: float32 ``[B, H, W, 3]``, normalised, or ``{"ids": int32 [B, T], "mask":
         [B, T]}``.
       ladders: For each stage the sizes that it is compiled for, increasing, the last B
-        (with ``mesh`` the batch of one device). None for ``default_ladders``.
+        (with ``mesh`` the batch of one device); or an int: it is compiled for so many,
+        and run until all that are left are through. None for ``default_ladders``.
       latest_exit: A hard limit: the last exit (0-based) that each sample may wait for,
         int ``[B]`` or one for all; None for the network's last.
       mesh: Spreads the batch over its data axis; each device gathers its own samples.
@@ -139,6 +147,10 @@ def run_batch(
         if k == 0:  # everyone is there
             state = visit(batch_size, state)
             continue
+        if isinstance(ladder, int):
+            tiles = functools.partial(_visit_tiles, backbone, variables, policy)
+            state = tiles(latest_exit, k, ladder, state)
+            continue
         sizes = (0, *ladder)
         rung = jnp.searchsorted(jnp.array(sizes, jnp.int32), jnp.sum(state.there))
         branches = [functools.partial(visit, size) for size in sizes]
@@ -176,10 +188,11 @@ def _visit(
         place = places(there, size)
         carry, trail, rows = jax.tree.map(lambda leaf: leaf[place], state[:3])
         there = jnp.arange(size) < jnp.sum(there)
-    carry, trail, score, answer, leaves = take_exit(
+    carry = backbone.stage(k, variables, carry)
+    trail, score, answer, leaves = take_exit(
         backbone, variables, policy, k, carry, trail, latest_exit[rows], there
     )
-    left = jnp.where(there & leaves, rows, batch_size)  # beyond the end: dropped
+    left = jnp.where(leaves, rows, batch_size)  # beyond the end: dropped
     answers = tuple(
         of_all.at[left].set(ours, mode="drop")
         for of_all, ours in zip(answers, (answer, k, score), strict=True)
@@ -189,6 +202,34 @@ def _visit(
     between = (carry, trail, rows, there & ~leaves)
     between = jax.tree.map(lambda leaf: pad_rows(leaf, batch_size), between)
     return _State(*between, answers)
+
+
+def _visit_tiles(
+    backbone: Backbone,
+    variables: Any,
+    policy: Policy,
+    latest_exit: jax.Array,
+    k: int,
+    tile: int,
+    state: _State,
+) -> _State:
+    """Runs stage ``k`` and its exit on ``tile`` of those who are there at a time.
+
+    Everyone keeps their place.
+    """
+    carry, trail, rows, there, answers = state
+    stage = functools.partial(backbone.stage, k, variables)
+    nothing = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(stage, carry)
+    )
+    carry = for_some(stage, carry, there, nothing, tile)
+    trail, score, answer, leaves = take_exit(
+        backbone, variables, policy, k, carry, trail, latest_exit, there, tile
+    )
+    answers = choose_rows(
+        leaves, (answer, jnp.full_like(answers[1], k), score), answers
+    )
+    return _State(carry, trail, rows, there & ~leaves, answers)
 
 
 def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:
@@ -222,6 +263,13 @@ def _limits(latest_exit: Any, batch_size: int, num_exits: int) -> jax.Array:
 def check_ladders(ladders: Ladders, num_exits: int, batch_size: int) -> None:
     """Raises a UserError if ladders are not for this network and batch of a device."""
     for k, ladder in enumerate(ladders):
+        if isinstance(ladder, int):
+            if not (k and 1 <= ladder <= batch_size):
+                raise UserError(
+                    f"ladders[{k}]={ladder} must be a tile of 1 to the batch of one "
+                    f"device, {batch_size}, and behind the first stage"
+                )
+            continue
         increasing = all(a < b for a, b in zip(ladder, ladder[1:], strict=False))
         if not ladder or ladder[0] < 1 or ladder[-1] != batch_size or not increasing:
             raise UserError(

@@ -190,3 +190,26 @@ def test_policies_of_other_networks_are_refused(network):
     other = Policy("eenet", weights, jnp.array(NOBODY))
     with pytest.raises(UserError, match="fitted for 10 classes, the network .* has 4"):
         predict(network, other, np.arange(7))
+
+
+@pytest.mark.parametrize("scorer", ["max_prob", "eenet"])
+@pytest.mark.parametrize("tile", [8, 5])
+def test_stages_in_tiles(network, scorer, tile):
+    rows = np.random.default_rng(4).permutation(NUM)[:16]
+    policy = policy_of(scorer, network)
+    counted = Counted(**vars(network.backbone))
+    run = network._replace(backbone=counted)
+    found = predict(run, policy, rows, ladders=((16,), tile, tile))
+    check(network, policy, rows, found)
+    jax.effects_barrier()
+    left = np.bincount(found.exit_index, minlength=3)
+    there = 16 - np.append(0, np.cumsum(left)[:-1])
+    trips = [counted.ran.count(k) for k in range(3)]
+    assert trips == [1, *(-(-n // tile) for n in there[1:])]
+    with pytest.raises(UserError, match=r"ladders\[1\]=17 must be a tile of 1 to"):
+        predict(network, policy, rows, ladders=((16,), 17, 8))
+
+
+def test_many_exits_run_in_tiles():
+    assert staged.default_ladders(9, 20) == ((20,), *(3,) * 8)
+    assert staged.default_ladders(8, 20)[1] == (3, 5, 8, 10, 13, 15, 18, 20)

@@ -117,3 +117,19 @@ def test_broken_profiles_are_refused(network, tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(UserError, match=f"--profile=.*p.json {message}"):
         load_profile(path, network.backbone)
+
+
+def test_many_exits_run_in_the_smallest_tiles_that_take_no_longer():
+    slow_in_small = [5.0, 5.0, 6.2, 8.0]  # per sample 2.5, 1.25, 1.03 and 1
+    found = plan_ladders(profile([LINEAR] * 7 + [slow_in_small, FLAT]))
+    assert found.ladders == ((8,), *(2,) * 6, 6, 8)
+    assert found.reason.endswith("in tiles: stages 6 of 2, 1 of 6, 1 of 8")
+    last_only = np.eye(9)[8]
+    each = found.ladders, last_only, 0.0
+    assert ideal_ms(profile([LINEAR] * 9), *each) == pytest.approx(9)
+    flat = plan_ladders(profile([FLAT] * 9))
+    assert flat.ladders == ((8,), *(8,) * 8) and "whole batches of 8" in flat.reason
+    half = np.array([0.5, *[0.0] * 7, 0.5])
+    assert ideal_ms(profile([FLAT] * 9), flat.ladders, half, 0.0) == pytest.approx(
+        9 * FLAT[-1] / 8
+    )
