@@ -126,4 +126,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     c.eval = ml_collections.ConfigDict()
     c.eval.batch_size = 512  # over all devices
+    # Training samples whose mean |logit| at each exit is kept with the predictions,
+    # for Predictive Exit's published rules; 0 keeps nothing.
+    c.eval.train_samples = 0
     return c

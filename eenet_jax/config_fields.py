@@ -113,6 +113,7 @@ FIELDS: Mapping[str, Field] = {
     "gates.inputs": _choice("", *INPUTS),
     "gates.alpha": _share(False),
     "eval.batch_size": _at_least(1, int),
+    "eval.train_samples": _at_least(0, int),
 }
 
 
@@ -122,9 +123,10 @@ NEW: Mapping[str, Any] = {
     "loss.exit_weights": (),
     "gates.inputs": "",
     "gates.alpha": 0.5,
+    "eval.train_samples": 0,
 }
 # Fields that matter only once the network is trained.
-AFTER_TRAINING = ("gates.inputs", "gates.alpha")
+AFTER_TRAINING = ("gates.inputs", "gates.alpha", "eval.train_samples")
 
 
 def check_field(path: str, value: Any) -> str | None:

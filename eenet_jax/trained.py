@@ -15,7 +15,7 @@ from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
 from eenet_jax.costs.profile import load_profile
-from eenet_jax.data import inputs, text
+from eenet_jax.data import datasets, inputs, text
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.inference import Predictor
@@ -25,6 +25,7 @@ from eenet_jax.predictions import (
     load_predictions,
     save_predictions,
 )
+from eenet_jax.schedulers.predictive import activation_means
 from eenet_jax.training.loop import abstract_state
 from eenet_jax.training.plan import build_plan
 
@@ -98,6 +99,9 @@ def predict(trained: Trained) -> Predictions:
             logits = predictor.logits(trained.variables, part, name)
             splits.append(Split(logits, part.labels))
     val, test = splits
+    scale = None
+    if trained.config.eval.train_samples:
+        scale = _logit_scale(trained, predictor, trained.config.eval.train_samples)
     gates = None
     if kind:  # one multiply-add a number, and none at the last exit
         gates = 2e-6 * np.array([*(f.shape[1] for f in val.features), 0.0])
@@ -109,9 +113,19 @@ def predict(trained: Trained) -> Predictions:
         cost_unit=costs.unit,
         head_costs=costs.head_costs,
         gate_costs=gates,
+        activation_mean=scale,
         checkpoint_step=trained.step,
         gate_inputs=kind or "flat",
     )
+
+
+def _logit_scale(trained: Trained, predictor: Predictor, count: int) -> np.ndarray:
+    """Returns the mean |logit| of every exit over some training samples, ``[K]``."""
+    whole = trained.dataset.train
+    size = len(whole.labels)
+    rows = np.linspace(0, size - 1, min(count, size)).astype(int)
+    seen = datasets.subset(whole, rows)
+    return activation_means(predictor.logits(trained.variables, seen, "training"))
 
 
 def workdir_predictions(
@@ -119,7 +133,8 @@ def workdir_predictions(
 ) -> Predictions:
     """Returns a run's predictions, computing them only where the file has others.
 
-    Others are those of another checkpoint, or without what its gates read.
+    Others are those of another checkpoint, or without what its gates read or the scale
+    of its logits.
 
     Args:
       workdir: The run's directory; ``predictions.npz`` is read or written there.
@@ -127,12 +142,16 @@ def workdir_predictions(
     """
     workdir = pathlib.Path(workdir)
     path = workdir / "predictions.npz"
-    kind = config_lib.read(workdir).gates.inputs
+    config = config_lib.read(workdir)
+    kind, scaled = config.gates.inputs, config.eval.train_samples > 0
     step = checkpoint.choose_step(workdir, which)
     if path.exists():
         predictions = load_predictions(path)
         kept = predictions.gate_inputs if predictions.val.features else ""
-        if predictions.checkpoint_step == step and kind in ("", kept):
+        enough = kind in ("", kept)
+        if scaled and predictions.activation_mean is None:
+            enough = False
+        if predictions.checkpoint_step == step and enough:
             return predictions
     predictions = predict(load_trained(workdir, which))
     save_predictions(path, predictions)

@@ -33,6 +33,14 @@ class TextSplit:
 Split = ImageSplit | StreamSplit | TextSplit
 
 
+def subset(split: Split, rows: np.ndarray) -> Split:
+    """Returns the samples of a split at ``rows``."""
+    if isinstance(split, StreamSplit):
+        return split.subset(rows)
+    fields = {name: array[rows] for name, array in vars(split).items()}
+    return dataclasses.replace(split, **fields)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set: in memory, or for streamed images where they are found.

@@ -169,5 +169,6 @@ def missing_evidence(name: str, predictions: Predictions) -> str | None:
         return "val_features_k and test_features_k of every early exit (gates.inputs)"
     base, _, variant = name.partition(":")
     if base == "predictive_exit" and variant not in ("", "learned"):
-        return "activation_mean" if predictions.activation_mean is None else None
+        lack = predictions.activation_mean is None
+        return "activation_mean (eval.train_samples)" if lack else None
     return None

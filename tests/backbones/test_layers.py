@@ -107,6 +107,19 @@ def test_a_biased_convolution_is_linens(key):
     _check_same(ours, theirs, _drawn(shapes), jnp.asarray(x), FLOAT32)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [(2, 2), (1, 3)])
+def test_a_convolution_of_a_small_map_is_linens(side, stride, key):
+    ours = layers.conv(5, 3, stride=stride, dtype=jnp.float32, name=None)
+    theirs = _linens(5, 3, stride)
+    x = np.random.default_rng(1).standard_normal((4, *side, 3), np.float32)
+    shapes = jax.eval_shape(ours.init, key, x)
+    _check_same(ours, theirs, _drawn(shapes), jnp.asarray(x), FLOAT32)
+    assert count_macs(ours.apply, shapes, x) == count_macs(theirs.apply, shapes, x)
+    text = str(jax.make_jaxpr(ours.apply)(_drawn(shapes), x))
+    assert "conv_general_dilated" not in text
+
+
 def test_a_convolution_on_accelerators_is_linens(linen, key):
     ours = layers.conv(4, 3, dtype=jnp.float32, name=None)
     x = np.random.default_rng(1).standard_normal((4, 10, 9, 3), np.float32)
