@@ -28,6 +28,7 @@ from eenet_jax.schedulers import eenet, lagrangian, leenet
 SAMPLES = 256  # in each part
 CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
+SIDES = {"msdnet35_5": 160}  # it needs as many
 TOKENS = 12
 # Depth is free for one, and an exit after every layer makes enough to compile.
 NARROW = {"width": 8, "codewords": 8}
@@ -152,7 +153,7 @@ def make_network(name: str, rng: np.random.Generator) -> tuple[Backbone, Any, An
             "mask": (np.arange(TOKENS) < lengths[:, None]).astype(np.int32),
         }
     else:
-        side = min(SIDE, plain.module.image_size)
+        side = min(SIDES.get(name, SIDE), plain.module.image_size)
         scale, shift = rng.uniform(0.2, 2, (2, 2 * SAMPLES, 1, 1, 3))
         x = scale * rng.standard_normal((2 * SAMPLES, side, side, 3)) + shift
         x = x.astype(np.float32)

@@ -191,8 +191,8 @@ def _results(
         "records": [record for m in measured.values() for record in m.records],
         "comparison": {},
         **{
-            part: {name: m.middle[part] for name, m in measured.items()}
-            for part in ("score_quality", "per_class", "examples")
+            part: {n: m.middle[part] for n, m in measured.items() if part in m.middle}
+            for part in ("score_quality", "per_class", "examples", "paths")
         },
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eenet_jax import examples, metrics
+from eenet_jax import examples, metrics, paths
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import Decisions, simulate
 from eenet_jax.schedulers.adjust import adjust_split
@@ -27,7 +27,8 @@ class Measured:
       policies: What was measured, as many.
       spent: What each sample of the test part costs, ``[Q, N]``.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
-        ``score_quality``, ``per_class`` and ``examples`` as in ``results.json``.
+        ``score_quality``, ``per_class``, ``examples`` and, of one that skips exits,
+        ``paths`` as in ``results.json``.
     """
 
     records: list[dict[str, Any]]
@@ -73,6 +74,9 @@ def measure(
         "per_class": {"budget": budget, **of_classes},
         "examples": {"budget": budget, "exits": shown},
     }
+    if policy.skips:
+        ways = paths.statistics(policy, predictions, on_test)
+        found["paths"] = {"budget": budget, **ways}
     return Measured(records, np.stack(exits), policies, np.stack(spent), found)
 
 

@@ -8,7 +8,15 @@ from typing import Any
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
-from eenet_jax.report import classes, comparison, examples, figures, frontier, wall
+from eenet_jax.report import (
+    classes,
+    comparison,
+    examples,
+    figures,
+    frontier,
+    paths,
+    wall,
+)
 
 FIGURES = {
     "frontier.png": figures.save_frontier,
@@ -71,6 +79,8 @@ def write_report(
         path.unlink(missing_ok=True)
     listed = f"{', '.join(written[:-1])} and {written[-1]} are in {output}"
     tables = [frontier.table(results)]
+    if results.get("paths"):
+        tables.append(paths.table(results))
     if "adaptive" in results:
         tables.append(wall.table(results))
     return "\n\n".join([*tables, listed, *lacks])

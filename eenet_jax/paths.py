@@ -1,0 +1,97 @@
+"""What a policy that skips exits does, exit by exit: tests, forecasts, costs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eenet_jax.metrics import finite_or_none
+from eenet_jax.predictions import Predictions
+from eenet_jax.runtime.replay import Decisions
+from eenet_jax.schedulers.evidence import Evidence
+from eenet_jax.schedulers.policy import Policy
+
+
+def statistics(
+    policy: Policy, predictions: Predictions, decisions: Decisions
+) -> dict[str, Any]:
+    """Measures a policy that skips on the test part, ready for JSON.
+
+    Args:
+      policy: Whose ``skips`` is True.
+      predictions: Of K exits.
+      decisions: What the policy did on the test part.
+
+    Returns:
+      For each of the K exits, in shares of all samples: ``asked`` (its head is run),
+      ``left``; ``accuracy`` of those who left there and their mean ``cost`` (None where
+      nobody did). For the exits but the last ``forecasts`` (who was asked and stayed,
+      in shares of all) and what became of these, in shares of them, None without any:
+      ``hit`` (the exit named is the first of the later ones that lets the sample
+      leave), ``late`` (an earlier one would have let it) and ``early`` (it does not).
+      And ``unasked``: a reason for each exit that no sample was asked at.
+    """
+    test, taken = predictions.test, decisions.exit_index
+    num_exits, columns = predictions.num_exits, np.arange(len(taken))
+    asked = (decisions.scores > -np.inf) & (np.arange(num_exits)[:, None] <= taken)
+    scores, targets = jax.device_get(_everywhere(policy, test.logits))
+    lets = scores >= np.asarray(policy.thresholds)[:, None]
+    lets[-1] = True
+    right = decisions.labels == test.labels
+    named: dict[str, list[float]] = {
+        "forecasts": [],
+        "hit": [],
+        "late": [],
+        "early": [],
+    }
+    for k in range(num_exits - 1):
+        made = asked[k] & (taken > k)
+        target = np.minimum(targets[k], num_exits - 1)
+        first = k + 1 + np.argmax(lets[k + 1 :], axis=0)
+        hit, late = (first == target)[made], (first < target)[made]
+        passes = lets[target, columns][made]
+        named["forecasts"].append(float(made.mean()))
+        for name, share in (("hit", hit), ("late", late), ("early", ~passes & ~late)):
+            named[name].append(float(share.mean()) if made.any() else np.nan)
+    left = [taken == k for k in range(num_exits)]
+    return {
+        "asked": asked.mean(axis=1).tolist(),
+        "left": [float(here.mean()) for here in left],
+        "accuracy": _means(right, left),
+        "cost": _means(decisions.cost, left),
+        **{name: finite_or_none(values) for name, values in named.items()},
+        "unasked": _reasons(asked.any(axis=1), predictions),
+    }
+
+
+def _means(values: np.ndarray, groups: list[np.ndarray]) -> list[Any]:
+    means = [values[group].mean() if group.any() else np.nan for group in groups]
+    return finite_or_none(means)
+
+
+@jax.jit
+def _everywhere(policy: Policy, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns scores and next targets as if every exit were asked, ``[K, N]``."""
+    scores, targets = [], []
+    for k in range(policy.num_exits):
+        trail = policy.init_trail(logits.shape[1])
+        trail = jax.tree.map(lambda leaf, k=k: jnp.full_like(leaf, k), trail)
+        score, trail = policy.step(k, Evidence(logits[k]), trail)
+        scores.append(score)
+        targets += jax.tree.leaves(trail)
+    return jnp.stack(scores), jnp.stack(targets)
+
+
+def _reasons(asked: np.ndarray, predictions: Predictions) -> list[str]:
+    """Says of each exit that is not asked what it would cost and could save."""
+    backbone, heads = predictions.split_costs
+    unit, reasons = predictions.cost_unit, []
+    for k in np.flatnonzero(~asked):
+        following = k + 1 + np.argmax(asked[k + 1 :])
+        saved = backbone[following] - backbone[k]
+        reasons.append(
+            f"exit {k + 1}: no forecast names it; its head costs {heads[k]:.3g} "
+            f"{unit}, and leaving there saves {saved:.3g} over exit {following + 1}"
+        )
+    return reasons
