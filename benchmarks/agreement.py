@@ -4,10 +4,11 @@
 
 Every scheduler is fitted to the exits of every network, and its policy for the middle
 of the cost range is run on samples in another order, in batches of several sizes, with
-ladders of one size or two. Weights are fresh, so BatchNorm gets the samples' own
-statistics, logits are standardised per exit and class, and the right answers are what
-the exits mean together. Each line counts decisions, those that differ from
-``simulate``, and those that do so with a score within 1e-5 of the threshold.
+ladders of one size or two, or in tiles where there are many exits. Weights are fresh,
+so BatchNorm gets the samples' own statistics, logits are standardised per exit and
+class, and the right answers are what the exits mean together. Each line counts
+decisions, those that differ from ``simulate``, and those that do so with a score within
+1e-5 of the threshold.
 """
 
 import argparse
@@ -20,10 +21,12 @@ import numpy as np
 
 from eenet_jax import backbones, runtime, schedulers
 from eenet_jax.adaptive import agreement
-from eenet_jax.backbones.staged import Backbone
+from eenet_jax.backbones.staged import MANY_EXITS, Backbone
 from eenet_jax.inference import evidence
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.runtime.staged import default_ladders
 from eenet_jax.schedulers import eenet, lagrangian, leenet
+from eenet_jax.schedulers.predictive import activation_means
 
 SAMPLES = 256  # in each part
 CLASSES = 4
@@ -43,7 +46,13 @@ RECIPES = {
     "lagrangian": lagrangian.Recipe(prices=8, units=16, folds=3, ridges=(10.0, 100.0)),
     "leenet": leenet.Recipe(alphas=6, steps=50, penalties=((1e-3, 0.0),)),
 }
-SCHEDULERS = (*schedulers.SCHEDULERS, "eenet:published", "leenet:combined")
+SCHEDULERS = (
+    *schedulers.SCHEDULERS,
+    "eenet:published",
+    "leenet:combined",
+    "predictive_exit:published",
+    "predictive_exit:every",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +114,10 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
     whole = Split(logits, labels.astype(np.int32), features)
     splits = [whole.take(rows) for rows in np.split(np.arange(2 * SAMPLES), 2)]
     costs = np.arange(1.0, backbone.num_exits + 1)
-    predictions = Predictions(*splits, costs, gate_inputs="average")
+    scale = activation_means(splits[0].logits)
+    predictions = Predictions(
+        *splits, costs, activation_mean=scale, gate_inputs="average"
+    )
     policies = [fit(which, predictions).for_budget(costs.mean()) for which in names]
     ours = take(x, slice(SAMPLES, None))
     counts = np.zeros(3, int)
@@ -116,6 +128,8 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
             two = (turn + place) % 3 == 0
             rungs = tuple(sorted({-(-size // 2), size})) if two else (size,)
             ladders = ((size,), *(rungs,) * (backbone.num_exits - 1))
+            if backbone.num_exits > MANY_EXITS:
+                ladders = default_ladders(backbone.num_exits, size)
             found = [
                 runtime.adaptive_predict(
                     backbone, variables, policy, take(ours, part), ladders=ladders
