@@ -33,6 +33,7 @@ CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
 SIDES = {"msdnet35_5": 160}  # it needs as many
 TOKENS = 12
+HEAD_COST = 0.3  # of a stage with its head
 # Depth is free for one, and an exit after every layer makes enough to compile.
 NARROW = {"width": 8, "codewords": 8}
 OPTIONS = {
@@ -116,7 +117,11 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
     costs = np.arange(1.0, backbone.num_exits + 1)
     scale = activation_means(splits[0].logits)
     predictions = Predictions(
-        *splits, costs, activation_mean=scale, gate_inputs="average"
+        *splits,
+        costs,
+        head_costs=np.full(backbone.num_exits, HEAD_COST),
+        activation_mean=scale,
+        gate_inputs="average",
     )
     policies = [fit(which, predictions).for_budget(costs.mean()) for which in names]
     ours = take(x, slice(SAMPLES, None))
