@@ -17,10 +17,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import pathlib  # noqa: E402
+import runpy  # noqa: E402
+import sys  # noqa: E402
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from absl import flags  # noqa: E402
+from absl.testing import flagsaver  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -44,6 +47,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def key() -> jax.Array:
     """A fresh typed PRNG key."""
     return jax.random.key(0)
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs "train" or "evaluate" with flags here; returns status, stdout and stderr.
+
+    Its flags are taken away again afterwards.
+    """
+    from eenet_jax import errors
+
+    def run(command: str, *given: str) -> tuple[int, str, str]:
+        before = set(flags.FLAGS)
+        try:
+            main = runpy.run_path(str(ROOT / f"{command}.py"))["main"]
+            monkeypatch.setattr(sys, "argv", [f"{command}.py", *given])
+            with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
+                errors.run(main)
+        finally:
+            for name in set(flags.FLAGS) - before:
+                delattr(flags.FLAGS, name)
+        return stopped.value.code or 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

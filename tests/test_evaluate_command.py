@@ -1,43 +1,19 @@
 """evaluate.py in this process: mistakes end in one line, a good run writes files."""
 
-import importlib.util
+import functools
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
-from absl import flags
 
-from eenet_jax import errors, schedulers
-
-
-@pytest.fixture(scope="module")
-def main():
-    """The command's main; its flags are taken away again afterwards."""
-    path = pathlib.Path(__file__).resolve().parent.parent / "evaluate.py"
-    spec = importlib.util.spec_from_file_location("evaluate_command", path)
-    before = set(flags.FLAGS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    added = set(flags.FLAGS) - before
-    yield module.main
-    for name in added:
-        delattr(flags.FLAGS, name)
+from eenet_jax import schedulers
 
 
 @pytest.fixture
-def run(main, monkeypatch, capsys):
+def run(run_command):
     """Runs the command with flags; returns status, stdout and stderr."""
-    from absl.testing import flagsaver
-
-    def run(*given: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evaluate.py", *given])
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as stopped:
-            errors.run(main)
-        return stopped.value.code or 0, *capsys.readouterr()
-
-    return run
+    return functools.partial(run_command, "evaluate")
 
 
 @pytest.fixture
@@ -52,6 +28,11 @@ def file(tmp_path) -> pathlib.Path:
         arrays |= {f"{part}_logits": logits, f"{part}_labels": labels}
     np.savez(tmp_path / "some.npz", **arrays)
     return tmp_path / "some.npz"
+
+
+def written(folder: pathlib.Path) -> set[str]:
+    """The files below a folder."""
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
 
 def test_two_schedulers(run, file) -> None:
@@ -135,6 +116,11 @@ MISTAKES = [
         "--confidence=0.9 cannot be given with --min_accuracy",
     ),
     (["--predictions={}", "--checkpoint=latest"], "--checkpoint=latest cannot"),
+    (["--predictions={}", "--output={}"], "some.npz cannot be made"),
+    (
+        ["--predictions={}", "--scheduler=predictive_exit:every"],
+        "predictive_exit:every needs activation_mean (eval.train_samples)",
+    ),
 ]
 
 
@@ -145,3 +131,58 @@ def test_mistake_is_one_line(run, file, given, message) -> None:
     assert err.startswith("error: ") and err.count("\n") == 1
     assert "Traceback" not in err
     assert message in err
+
+
+def test_with_an_output_nothing_is_written_beside_the_predictions(run, file) -> None:
+    report = {"results.json", "frontier.png", "exits.png", "classes.png"}
+    report |= {"policies/msdnet.npz", "policies/msdnet.json"}
+    output = file.parent / "mine"
+    before = written(file.parent)
+    flags = ["--scheduler=msdnet", "--budgets=2", f"--output={output}"]
+    status, out, err = run(f"--predictions={file}", *flags)
+    assert status == 0, err
+    assert str(output) in out
+    assert written(output) == report
+    assert written(file.parent) - {f"mine/{name}" for name in report} == before
+    assert not (file.parent / "some_eval").exists()
+
+
+def test_anytime_fits_nothing(run, file) -> None:
+    status, out, err = run(f"--predictions={file}", "--mode=anytime")
+    assert status == 0, err
+    report = {"results.json", "frontier.png", "exits.png"}
+    assert written(file.parent / "some_eval") == report
+    assert "exits.png" in out
+    results = json.loads((file.parent / "some_eval" / "results.json").read_text())
+    assert results["records"] == []
+
+
+@pytest.mark.slow
+def test_schedulers_on_hard_predictions(run, tmp_path) -> None:
+    """float16, exact 0 and 1, copies, few samples, absent classes, a worse exit."""
+    rng, num_exits, num_classes = np.random.default_rng(0), 2, 100
+    arrays = {"costs": np.arange(1.0, num_exits + 1)}
+    for part in ("val", "test"):
+        labels = np.repeat(rng.integers(0, max(2, num_classes // 2), 25), 2)
+        logits = rng.normal(size=(num_exits, 50, num_classes))
+        logits[:-1, np.arange(50), labels] += 3
+        logits[:, 1::2] = logits[:, ::2]
+        logits[:, :20] *= 1e4
+        probs = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        probs /= probs.sum(axis=-1, keepdims=True)
+        arrays[f"{part}_probs"] = probs.astype(np.float16)
+        arrays[f"{part}_labels"] = labels
+    assert {0, 1} <= set(arrays["val_probs"].astype(float).ravel())
+    np.savez(tmp_path / "hard.npz", **arrays)
+    status, _, err = run(
+        f"--predictions={tmp_path / 'hard.npz'}",
+        "--scheduler=lagrangian,maxprob_opt,pabee",
+        "--temperature",
+    )
+    assert status == 0, err
+    found = json.loads((tmp_path / "hard_eval" / "results.json").read_text())
+    everyone = {record["scheduler"] for record in found["records"]}
+    assert everyone >= {"lagrangian", "maxprob_opt", "pabee"}
+    for record in found["records"]:
+        assert record["val_cost"] <= record["budget"] * (1 + 1e-9)
+        assert 0 <= record["test_accuracy"] <= 1

@@ -60,13 +60,15 @@ def imported_state(
       UserError: If the file cannot be read or its tensors do not fit.
     """
     path = pathlib.Path(config.init_from).expanduser()
-    state = plan.init(key)
     run = (path / "config.json").is_file() and (path / checkpoint.FOLDER).is_dir()
-    if run and not config.init_partial:
-        variables, fresh = _of_run(path, state), ()
-    else:
+    whole = run and not config.init_partial
+    if not whole:  # read first: a file that is not there takes no time
         read = _stages_of_run if run else from_torch.load_state_dict
         state_dict = read(path)
+    state = plan.init(key)
+    if whole:
+        variables, fresh = _of_run(path, state), ()
+    else:
         try:
             encoder = plan.backbone.input_kind == "text" and path.is_dir()
             if encoder and not config.init_partial:
