@@ -229,7 +229,9 @@ def main(argv: Sequence[str]) -> None:
         results["cost_details"] = details
         print(write_report(results, output, load_images))
         return
-    names, left_out = options.parse_schedulers(_SCHEDULER.value, predictions)
+    names, left_out = options.parse_schedulers(
+        _SCHEDULER.value, predictions, _ENSEMBLE.value
+    )
     make_output(output)
     results = evaluation.evaluate(
         predictions,

@@ -76,7 +76,7 @@ def parse_speedups(text: str, predictions: Predictions) -> np.ndarray:
 
 
 def parse_schedulers(
-    text: str, predictions: Predictions
+    text: str, predictions: Predictions, ensemble: bool = False
 ) -> tuple[list[str], dict[str, str]]:
     """Reads ``--scheduler``.
 
@@ -84,6 +84,7 @@ def parse_schedulers(
       text: Names with commas between; "all" stands for those that these predictions
         suffice for.
       predictions: What there is.
+      ensemble: Whether exits answer with the mean of those before.
 
     Returns:
       The schedulers to fit, and those that "all" leaves out with what they lack.
@@ -95,10 +96,12 @@ def parse_schedulers(
     parts = text.split(",")
     names = [n for part in parts for n in (every if part == "all" else [part])]
     names = list(dict.fromkeys(names))
-    lacks = {n: schedulers_lib.missing_evidence(n, predictions) for n in names}
+    lacks = {
+        n: schedulers_lib.missing_evidence(n, predictions, ensemble) for n in names
+    }
     lacks = {name: lack for name, lack in lacks.items() if lack}
     asked = {name: lack for name, lack in lacks.items() if name in parts}
     if asked:
         listed = "; ".join(f"{name} needs {lack}" for name, lack in asked.items())
-        raise UserError(f"--scheduler={text}: {listed}, which these predictions lack")
+        raise UserError(f"--scheduler={text}: {listed}")
     return [name for name in names if name not in lacks], lacks

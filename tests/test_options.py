@@ -54,17 +54,20 @@ def test_parse_schedulers(predictions) -> None:
     assert {*names, *left_out} == set(schedulers.SCHEDULERS)
     chosen = options.parse_schedulers("eenet,msdnet,eenet", predictions)
     assert chosen == (["eenet", "msdnet"], {})
+    names, left_out = options.parse_schedulers("all", predictions, ensemble=True)
+    assert "predictive_exit" not in names
+    assert left_out["predictive_exit"].endswith("--ensemble takes the mean of")
     with pytest.raises(UserError, match="'eenett' is unknown.*Did you mean 'eenet'"):
         options.parse_schedulers("msdnet,eenett", predictions)
 
 
 def test_schedulers_that_lack_something(predictions, monkeypatch) -> None:
-    def missing(name, _):
+    def missing(name, *_):
         return "val_features" if name == "eenet" else None
 
     monkeypatch.setattr(schedulers, "missing_evidence", missing)
     names, left_out = options.parse_schedulers("all", predictions)
     assert "eenet" not in names and "msdnet" in names
     assert left_out == {"eenet": "val_features"}
-    with pytest.raises(UserError, match="eenet needs val_features, which these"):
+    with pytest.raises(UserError, match="eenet needs val_features$"):
         options.parse_schedulers("eenet", predictions)

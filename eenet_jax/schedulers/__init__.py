@@ -96,9 +96,9 @@ def fit(
     Raises:
       UserError: If the name is unknown, or a share of the samples is too small.
     """
-    lack = missing_evidence(name, predictions)
+    lack = missing_evidence(name, predictions, ensemble)
     if lack:
-        raise UserError(f"{name} needs {lack}, which these predictions lack")
+        raise UserError(f"{name} needs {lack}")
     base, _, variant = name.partition(":")
     fit_on = functools.partial(
         SCHEDULERS[base], **({"variant": variant} if variant else {})
@@ -161,13 +161,23 @@ def check_name(name: str) -> None:
     )
 
 
-def missing_evidence(name: str, predictions: Predictions) -> str | None:
-    """Returns what a scheduler would need beside these predictions, None if nothing."""
+def missing_evidence(
+    name: str, predictions: Predictions, ensemble: bool = False
+) -> str | None:
+    """Returns what a scheduler would need beside these predictions, None if nothing.
+
+    Args:
+      name: Of the scheduler.
+      predictions: What there is.
+      ensemble: Whether exits answer with the mean of those before (see ``fit``).
+    """
     check_name(name)
     lack = predictions.val.features is None or predictions.test.features is None
     if name.startswith("leenet") and lack:
         return "val_features_k and test_features_k of every early exit (gates.inputs)"
     base, _, variant = name.partition(":")
+    if base == "predictive_exit" and ensemble:
+        return "to skip exits, whose answers --ensemble takes the mean of"
     if base == "predictive_exit" and variant not in ("", "learned"):
         lack = predictions.activation_mean is None
         return "activation_mean (eval.train_samples)" if lack else None
