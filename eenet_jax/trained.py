@@ -13,7 +13,14 @@ import numpy as np
 from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
-from eenet_jax.costs import exit_latency_ms, exit_mflops, exit_mparams
+from eenet_jax.costs import (
+    ExitCosts,
+    energy,
+    exit_latency_ms,
+    exit_mflops,
+    exit_mparams,
+)
+from eenet_jax.costs.latency import exit_runs
 from eenet_jax.costs.profile import load_profile
 from eenet_jax.data import datasets, inputs, text
 from eenet_jax.data.datasets import Dataset
@@ -190,9 +197,10 @@ def predictions_with_cost(
     Args:
       workdir: The run's directory.
       which: "best", "latest" or a step.
-      cost: "mflops", "mparams" or "latency_ms".
-      latency_batch_size: Samples a batch where time is measured.
-      profile: File with times measured before, for "latency_ms".
+      cost: "mflops", "mparams", "latency_ms" or "energy_mj", which is measured where
+        the device has a counter that can be read, and modelled from times elsewhere.
+      latency_batch_size: Samples a batch where time or energy is measured.
+      profile: File with times measured before, for "latency_ms" and "energy_mj".
 
     Returns:
       The predictions, and how the costs came about.
@@ -207,13 +215,28 @@ def predictions_with_cost(
         if predictions.gate_costs is not None:  # a weight a number, and a bias
             sizes = [f.shape[1] + 1 for f in predictions.val.features]
             gates = 1e-6 * np.array([*sizes, 0])
-    elif profile is not None:
-        costs = load_profile(profile, trained.backbone).exit_costs()
-    else:
+    elif cost == "energy_mj" and profile is None and energy.find_counter():
         x = jax.tree.map(_ones, trained.example(latency_batch_size))
-        costs = exit_latency_ms(trained.backbone, trained.variables, x)
+        runs = exit_runs(trained.backbone, trained.variables, x)
+        measured_at = {
+            "batch_size": latency_batch_size,
+            "device": str(jax.devices()[0]),
+        }
+        costs = energy.measured_costs(
+            runs, latency_batch_size, energy.find_counter(), measured_at
+        )
+    else:
+        costs = _times(trained, latency_batch_size, profile)
+        costs = energy.modelled_costs(costs) if cost == "energy_mj" else costs
     changed = predictions.with_costs(costs.costs, costs.unit, costs.head_costs, gates)
     return changed, costs.details
+
+
+def _times(trained: Trained, batch_size: int, profile: str | None) -> ExitCosts:
+    if profile is not None:
+        return load_profile(profile, trained.backbone).exit_costs()
+    x = jax.tree.map(_ones, trained.example(batch_size))
+    return exit_latency_ms(trained.backbone, trained.variables, x)
 
 
 def _ones(leaf: jax.ShapeDtypeStruct) -> jax.Array:

@@ -89,7 +89,7 @@ MISTAKES = [
     (["--predictions={}", "--cost=mflops"], "--cost=mflops cannot be given"),
     (["--predictions={}", "--mode=adaptive"], "--mode=adaptive runs the network"),
     (["--predictions={}", "--costs={}.json"], "some.npz.json cannot be read"),
-    (["--workdir=x", "--cost=energy_mj"], "--cost=energy_mj is not available yet"),
+    (["--workdir=x", "--cost=joules"], "--cost=joules is unknown; choose from mflops"),
     (["--workdir=x", "--mode=fast"], "--mode=fast is unknown; choose from anytime"),
     (["--predictions={}", "--budget=2"], "Unknown command line flag 'budget'"),
     (["--predictions={}", "stray"], "unexpected argument 'stray'"),

@@ -1,4 +1,4 @@
-"""What an exit costs: arithmetic, parameters, and measured time."""
+"""What an exit costs: arithmetic, parameters, measured time, and energy."""
 
 from eenet_jax.costs.exits import ExitCosts
 from eenet_jax.costs.flops import exit_mflops, exit_mparams

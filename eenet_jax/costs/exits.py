@@ -14,7 +14,7 @@ class ExitCosts:
     Attributes:
       costs: Up to and including exit k with the heads of exits 0..k, float64 ``[K]``.
       head_costs: Head k alone, ``[K]``, or None where it was not told apart.
-      unit: "mflops", "mparams" or "latency_ms".
+      unit: "mflops", "mparams", "latency_ms" or "energy_mj".
       details: How it was measured, ready for JSON.
     """
 

@@ -1,6 +1,7 @@
 """Time per exit, measured on the device at hand."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,11 +32,8 @@ def exit_latency_ms(
       earlier value stands); ``details`` has the device, the batch size, the type, the
       versions, and the raw medians and quartiles.
     """
-    prefixes = [jax.jit(_prefix(backbone, k)) for k in range(backbone.num_exits)]
     batch_size = jax.tree.leaves(x)[0].shape[0]
-    timed = {
-        k: functools.partial(prefix, variables, x) for k, prefix in enumerate(prefixes)
-    }
+    timed = exit_runs(backbone, variables, x)
     ms = np.stack(list(take_turns(timed, repeats).values()), axis=1)
     low, median, high = np.quantile(ms / batch_size, (0.25, 0.5, 0.75), 0)
     device = jax.devices()[0]
@@ -50,6 +48,14 @@ def exit_latency_ms(
         "quartiles_ms": [low.tolist(), high.tolist()],
     }
     return ExitCosts(np.maximum.accumulate(median), None, "latency_ms", details)
+
+
+def exit_runs(
+    backbone: Backbone, variables: Any, x: Any
+) -> dict[int, Callable[[], Any]]:
+    """Returns for each exit what runs a batch up to there, all heads included."""
+    prefixes = [jax.jit(_prefix(backbone, k)) for k in range(backbone.num_exits)]
+    return {k: functools.partial(run, variables, x) for k, run in enumerate(prefixes)}
 
 
 def _prefix(backbone: Backbone, last: int) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from eenet_jax import adaptive, evaluation, schedulers, trained
+from eenet_jax.costs import energy
 from eenet_jax.costs.profile import load_profile
 from eenet_jax.errors import UserError
 from eenet_jax.report.files import write_report
@@ -79,6 +80,12 @@ def test_policies_are_run_timed_and_compared(
         workdir, "best", "latency_ms", latency_batch_size=1, profile=str(file)
     )
     assert timed.cost_unit == "latency_ms" and details["batch_size"] == 2
+    spent, details = trained.predictions_with_cost(
+        workdir, "best", "energy_mj", latency_batch_size=1, profile=str(file)
+    )
+    watts = spent.costs / timed.costs
+    np.testing.assert_allclose(watts, energy.DEFAULT_MODEL.watts[-1])
+    assert spent.cost_unit == "energy_mj" and "modelled" in details["energy"]
     np.testing.assert_allclose(timed.costs, profile.exit_costs().costs)
     spent = []
     for alpha in (0.0, 1.0):  # a finished run gets other gates
