@@ -145,6 +145,7 @@ def compare(name: str, names: list[str], batch_sizes: Any) -> np.ndarray:
             answers = np.concatenate([part.label for part in found])
             other = agreement(policy, splits[1].take(rows), exits, answers)
             counts += [len(rows), *other.values()]
+        jax.clear_caches()  # a process can map only so many programs
     return counts
 
 
