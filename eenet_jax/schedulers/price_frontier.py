@@ -164,7 +164,7 @@ def _levels(
     scores: np.ndarray, clear: np.ndarray, values: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns thresholds, rising, and the mean cost that each leads to."""
-    best = scores[:-1].max(axis=0)
+    best = np.maximum.accumulate(scores[:-1], axis=0)  # what decides up to each exit
     best = best[np.isfinite(best)] if np.isfinite(best).any() else np.zeros(1)
     levels = np.quantile(best, np.linspace(0, 1, LEVELS))
     levels = np.unique(_nearest(clear, np.append(levels, level)))
