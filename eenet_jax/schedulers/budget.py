@@ -219,7 +219,8 @@ class Frontier:
         """Writes the frontier to one ``.npz`` file, whole or not at all."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         held = fields.pop("held")
-        fields["held"] = vars(held) if held is not None else {}
+        held = {} if held is None else vars(held)
+        fields["held"] = {name: v for name, v in held.items() if v is not None}
         fields["adjustment"] = adjust_lib.to_arrays(self.adjustment)
         for group in GROUPS:
             leaves = fields.pop(group)
