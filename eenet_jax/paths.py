@@ -88,6 +88,9 @@ def _reasons(asked: np.ndarray, predictions: Predictions) -> list[str]:
     backbone, heads = predictions.split_costs
     unit, reasons = predictions.cost_unit, []
     for k in np.flatnonzero(~asked):
+        if not asked[k:].any():
+            reasons.append(f"exit {k + 1}: everyone has left before")
+            continue
         following = k + 1 + np.argmax(asked[k + 1 :])
         saved = backbone[following] - backbone[k]
         reasons.append(

@@ -46,6 +46,10 @@ def test_paths_by_hand(predictions):
         "exit 2: no forecast names it; its head costs 1 mflops, and leaving there "
         "saves 2 over exit 3"
     ]
+    all_leave = Policy("forecast_fixed", params, np.append([-np.inf] * 3, -np.inf))
+    decisions = simulate(all_leave, predictions.test, *predictions.prices)
+    gone = paths.statistics(all_leave, predictions, decisions)["unasked"]
+    assert gone == [f"exit {k}: everyone has left before" for k in (2, 3, 4)]
     text = report.table(
         {"cost_unit": "mflops", "paths": {"some": {"budget": 7.0, **found}}}
     )
