@@ -19,8 +19,8 @@ import numpy as np
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
 
-# From z to what tau is the mean of.
 MAX_ROUNDS = 8
+# From z to what tau is the mean of.
 ACTIVATIONS = {
     "mean_abs": lambda z: np.abs(z).mean(axis=(1, 2)),
     "mean_max": lambda z: np.abs(z).max(axis=2).mean(axis=1),
