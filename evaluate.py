@@ -54,6 +54,12 @@ _COST = flags.DEFINE_string(
     "measured here, or energy_mj, measured where the device has a counter that can be "
     "read, else modelled from times. With --predictions the file has the costs.",
 )
+_INT8 = flags.DEFINE_boolean(
+    "int8",
+    False,
+    "Evaluate the network with its convolutions in int8, quantised after training; "
+    "predictions, policies and report go to WORKDIR/int8.",
+)
 _COSTS = flags.DEFINE_string(
     "costs",
     None,
@@ -158,6 +164,7 @@ def main(argv: Sequence[str]) -> None:
     if _PREDICTIONS.value is not None:
         _refuse([_CHECKPOINT], "--predictions, which has no checkpoints")
         _refuse([_COST, _PROFILE], "--predictions, whose file has the costs")
+        _refuse([_INT8], "--predictions, which needs no network")
         if _MODE.value == "adaptive":
             raise errors.UserError(
                 "--mode=adaptive runs the network, which --predictions does not have; "
@@ -176,7 +183,7 @@ def main(argv: Sequence[str]) -> None:
 
     import jax  # JAX starts only once the flags are read
 
-    from eenet_jax import adaptive, evaluation, imported, options, trained
+    from eenet_jax import adaptive, evaluation, imported, options, quantised, trained
     from eenet_jax.costs.files import load_costs
     from eenet_jax.predictions import load_predictions
     from eenet_jax.report.files import make_output, write_report
@@ -196,8 +203,10 @@ def main(argv: Sequence[str]) -> None:
             _COST.value or COSTS[0],
             latency_batch_size=_BATCH.value,
             profile=_PROFILE.value,
+            int8=_INT8.value,
         )
-        output = workdir / "eval"
+        reports = trained.reports_dir(workdir, _INT8.value)
+        output = reports / "eval"
         load_images = functools.partial(trained.images_of, workdir, predictions)
     if _OUTPUT.value is not None:
         output = pathlib.Path(_OUTPUT.value)
@@ -207,8 +216,16 @@ def main(argv: Sequence[str]) -> None:
         details = costs.details
     run = None
     if _MODE.value == "adaptive":
-        run = adaptive.runner(workdir, _CHECKPOINT.value, predictions, _PROFILE.value)
-    policies = (output if _WORKDIR.value is None else workdir) / "policies"
+        run = adaptive.runner(
+            workdir,
+            _CHECKPOINT.value,
+            predictions,
+            _PROFILE.value,
+            int8=_INT8.value,
+        )
+    if _INT8.value:
+        details = {**details, "int8": quantised.describe()}
+    policies = (output if _WORKDIR.value is None else reports) / "policies"
 
     if _SPEEDUP.value is not None:
         budgets = options.parse_speedups(_SPEEDUP.value, predictions)
@@ -246,12 +263,14 @@ def main(argv: Sequence[str]) -> None:
         temperature=_TEMPERATURE.value,
         ensemble=_ENSEMBLE.value,
         run=run,
+        energy_model=details.get("model"),
     )
     results["cost_details"] = details
     for name, lack in left_out.items():
         print(f"left out: {name}, which needs {lack}")
-    if "energy" in details:
-        print(f"energy: {details['energy']}")
+    for name in ("int8", "energy"):
+        if name in details:
+            print(f"{name}: {details[name]}")
     print(write_report(results, output, load_images))
 
 

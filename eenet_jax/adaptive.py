@@ -30,6 +30,8 @@ def runner(
     which: str,
     predictions: Predictions,
     profile: str | None,
+    *,
+    int8: bool = False,
 ) -> Run:
     """Returns what runs policies on a run's network.
 
@@ -39,8 +41,9 @@ def runner(
       predictions: Of that checkpoint.
       profile: File of the device's profile; None to measure it for the config's
         ``eval.batch_size``.
+      int8: Whether to run the network in int8.
     """
-    run = load_trained(workdir, which)
+    run = load_trained(workdir, which, int8=int8)
     if profile is None:
         measured = profile_run(run, batch_size=run.config.eval.batch_size)
     else:

@@ -38,6 +38,7 @@ def evaluate(
     temperature: bool = False,
     ensemble: bool = False,
     run: Run | None = None,
+    energy_model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Fits each scheduler and measures it for each budget.
 
@@ -61,6 +62,8 @@ def evaluate(
       ensemble: Likewise.
       run: Runs the policies for real; what it returns of each goes into its record, and
         what it returns of all under "adaptive".
+      energy_model: Fields of the ``EnergyModel`` that costs in millijoules are from;
+        policies that forecast their exits are then shown with DVFS too.
 
     Returns:
       What ``results.json`` holds (README), ready for ``json.dumps``.
@@ -99,7 +102,7 @@ def evaluate(
                 name, fitted, predictions, budgets, confidence, max_drop, min_accuracy
             )
             added |= {"scheduler": name, "fit_seconds": seconds}
-            measured[name].append(measure(chosen, predictions, added))
+            measured[name].append(measure(chosen, predictions, added, energy_model))
             progress.update(1, name)
             source = "read back, had been fitted" if reused else "fitted"
             which = f"{name}, seed {seed}" if seed else name

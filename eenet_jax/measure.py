@@ -39,7 +39,10 @@ class Measured:
 
 
 def measure(
-    chosen: Chosen, predictions: Predictions, added: Mapping[str, Any]
+    chosen: Chosen,
+    predictions: Predictions,
+    added: Mapping[str, Any],
+    energy_model: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Replays policies; a budget of None stands for the policy's validation cost."""
     costs, test = predictions.costs, predictions.test
@@ -76,6 +79,8 @@ def measure(
     }
     if policy.skips:
         ways = paths.statistics(policy, predictions, on_test)
+        if energy_model is not None:
+            ways["dvfs"] = paths.scaled(predictions, on_test, energy_model)
         found["paths"] = {"budget": budget, **ways}
     return Measured(records, np.stack(exits), policies, np.stack(spent), found)
 

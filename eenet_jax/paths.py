@@ -1,11 +1,13 @@
 """What a policy that skips exits does, exit by exit: tests, forecasts, costs."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eenet_jax.costs.energy import EnergyModel, scale_to_forecasts
 from eenet_jax.metrics import finite_or_none
 from eenet_jax.predictions import Predictions
 from eenet_jax.runtime.replay import Decisions
@@ -34,7 +36,7 @@ def statistics(
     """
     test, taken = predictions.test, decisions.exit_index
     num_exits, columns = predictions.num_exits, np.arange(len(taken))
-    asked = (decisions.scores > -np.inf) & (np.arange(num_exits)[:, None] <= taken)
+    asked = _asked(decisions)
     scores, targets = jax.device_get(_everywhere(policy, test.logits))
     lets = scores >= np.asarray(policy.thresholds)[:, None]
     lets[-1] = True
@@ -63,6 +65,43 @@ def statistics(
         **{name: finite_or_none(values) for name, values in named.items()},
         "unasked": _reasons(asked.any(axis=1), predictions),
     }
+
+
+def scaled(
+    predictions: Predictions, decisions: Decisions, fields: Mapping[str, Any]
+) -> dict[str, float]:
+    """Says what DVFS makes of a policy's forecasts, ready for JSON.
+
+    Args:
+      predictions: With costs in millijoules at the highest level.
+      decisions: What the policy did on the test part.
+      fields: Of the ``EnergyModel`` that these are from.
+
+    Returns:
+      Means over samples: ``energy_mj`` and ``ms`` with DVFS, ``highest_mj`` and
+      ``highest_ms`` without; ``full_mj`` and ``full_ms`` of the full network alone; and
+      ``late``, the share of samples that take longer than it.
+    """
+    model = EnergyModel(**fields)
+    watts, full = model.watts[-1], float(predictions.single_exit_costs[-1])
+    backbone, heads = (costs / watts for costs in predictions.split_costs)
+    asked, spent = _asked(decisions), float(decisions.cost.mean())
+    found = scale_to_forecasts(model, asked, decisions.exit_index, backbone, heads)
+    return {
+        "energy_mj": float(found.energy_mj.mean()),
+        "ms": float(found.ms.mean()),
+        "late": found.late,
+        "highest_mj": spent,
+        "highest_ms": float(spent / watts),
+        "full_mj": full,
+        "full_ms": float(full / watts),
+    }
+
+
+def _asked(decisions: Decisions) -> np.ndarray:
+    """Returns which heads were run, bool ``[K, N]``."""
+    exits = np.arange(len(decisions.scores))[:, None]
+    return (decisions.scores > -np.inf) & (exits <= decisions.exit_index)
 
 
 def _means(values: np.ndarray, groups: list[np.ndarray]) -> list[Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from eenet_jax import checkpoint, distributed
+from eenet_jax import checkpoint, distributed, quantised
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import (
@@ -62,12 +62,15 @@ class Trained:
         return inputs.example(self.dataset, batch_size)
 
 
-def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
+def load_trained(
+    workdir: str | pathlib.Path, which: str = "best", *, int8: bool = False
+) -> Trained:
     """Reads a run's network.
 
     Args:
       workdir: The run's directory.
       which: "best", "latest" or a step.
+      int8: Whether to quantise its convolutions.
 
     Raises:
       UserError: If there is no such run or checkpoint, or it is damaged.
@@ -80,7 +83,11 @@ def load_trained(workdir: str | pathlib.Path, which: str = "best") -> Trained:
     dataset = config_lib.load_data(config)
     plan = build_plan(config, dataset, mesh)
     state = checkpoint.restore(workdir, step, abstract_state(plan, mesh))
-    return Trained(config, plan.backbone, state.eval_variables, dataset, step, workdir)
+    backbone, variables = plan.backbone, state.eval_variables
+    if int8:
+        workers = config.data.num_workers
+        backbone, variables = quantised.in_int8(backbone, variables, dataset, workers)
+    return Trained(config, backbone, variables, dataset, step, workdir)
 
 
 def predict(trained: Trained) -> Predictions:
@@ -128,15 +135,17 @@ def predict(trained: Trained) -> Predictions:
 
 def _logit_scale(trained: Trained, predictor: Predictor, count: int) -> np.ndarray:
     """Returns the mean |logit| of every exit over some training samples, ``[K]``."""
-    whole = trained.dataset.train
-    size = len(whole.labels)
-    rows = np.linspace(0, size - 1, min(count, size)).astype(int)
-    seen = datasets.subset(whole, rows)
+    seen = datasets.spread(trained.dataset.train, count)
     return activation_means(predictor.logits(trained.variables, seen, "training"))
 
 
+def reports_dir(workdir: str | pathlib.Path, int8: bool = False) -> pathlib.Path:
+    """Returns where a run's predictions, policies and reports lie."""
+    return pathlib.Path(workdir, "int8") if int8 else pathlib.Path(workdir)
+
+
 def workdir_predictions(
-    workdir: str | pathlib.Path, which: str = "best"
+    workdir: str | pathlib.Path, which: str = "best", *, int8: bool = False
 ) -> Predictions:
     """Returns a run's predictions, computing them only where the file has others.
 
@@ -144,11 +153,12 @@ def workdir_predictions(
     of its logits.
 
     Args:
-      workdir: The run's directory; ``predictions.npz`` is read or written there.
+      workdir: The run's directory; ``predictions.npz`` is read or written in its
+        ``reports_dir``.
       which: "best", "latest" or a step.
+      int8: Whether of the network in int8.
     """
-    workdir = pathlib.Path(workdir)
-    path = workdir / "predictions.npz"
+    path = reports_dir(workdir, int8) / "predictions.npz"
     config = config_lib.read(workdir)
     kind, scaled = config.gates.inputs, config.eval.train_samples > 0
     step = checkpoint.choose_step(workdir, which)
@@ -160,7 +170,7 @@ def workdir_predictions(
             enough = False
         if predictions.checkpoint_step == step and enough:
             return predictions
-    predictions = predict(load_trained(workdir, which))
+    predictions = predict(load_trained(workdir, which, int8=int8))
     save_predictions(path, predictions)
     return predictions
 
@@ -191,6 +201,7 @@ def predictions_with_cost(
     *,
     latency_batch_size: int,
     profile: str | None = None,
+    int8: bool = False,
 ) -> tuple[Predictions, Mapping[str, Any]]:
     """Returns a run's predictions with costs in the unit asked for.
 
@@ -201,14 +212,15 @@ def predictions_with_cost(
         the device has a counter that can be read, and modelled from times elsewhere.
       latency_batch_size: Samples a batch where time or energy is measured.
       profile: File with times measured before, for "latency_ms" and "energy_mj".
+      int8: Whether of the network in int8.
 
     Returns:
       The predictions, and how the costs came about.
     """
-    predictions = workdir_predictions(workdir, which)
+    predictions = workdir_predictions(workdir, which, int8=int8)
     if cost == "mflops":
         return predictions, {}
-    trained = load_trained(workdir, which)
+    trained = load_trained(workdir, which, int8=int8)
     gates = None
     if cost == "mparams":
         costs = exit_mparams(trained.backbone, trained.variables)

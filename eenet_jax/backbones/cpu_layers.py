@@ -25,13 +25,16 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     return _convolve(x, kernel, stride)
 
 
-def plain_convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+def plain_convolve(
+    x: jax.Array, kernel: jax.Array, stride: int = 1, sums: Any = None
+) -> jax.Array:
     """Convolves with zeros around, half the kernel's size on every side.
 
     Args:
       x: Maps, ``[B, H, W, C]``.
       kernel: ``[size, size, C, D]``.
       stride: In both directions.
+      sums: Type of what it returns; None for that of the maps.
     """
     return lax.conv_general_dilated(
         x,
@@ -39,6 +42,7 @@ def plain_convolve(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Arra
         (stride, stride),
         [(kernel.shape[0] // 2,) * 2] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        preferred_element_type=sums,
     )
 
 

@@ -41,6 +41,12 @@ def subset(split: Split, rows: np.ndarray) -> Split:
     return dataclasses.replace(split, **fields)
 
 
+def spread(split: Split, count: int) -> Split:
+    """Returns so many samples at even distances, all where there are no more."""
+    size = len(split.labels)
+    return subset(split, np.linspace(0, size - 1, min(count, size)).astype(int))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set: in memory, or for streamed images where they are found.

@@ -24,9 +24,19 @@ def table(results: Results) -> str:
             f"{_without(found):.2f} if all on the way were run:",
             *align(rows),
             *found["unasked"],
+            *([_dvfs(found["dvfs"])] if "dvfs" in found else []),
             "",
         ]
     return "\n".join(parts).rstrip()
+
+
+def _dvfs(found: Mapping[str, float]) -> str:
+    return (
+        f"With DVFS, modelled: {found['energy_mj']:.4g} mJ a sample in "
+        f"{found['ms']:.4g} ms; at the highest level {found['highest_mj']:.4g} mJ in "
+        f"{found['highest_ms']:.4g} ms; the full network {found['full_mj']:.4g} mJ in "
+        f"{found['full_ms']:.4g} ms, and {100 * found['late']:.1f} % take longer."
+    )
 
 
 def _at(values: list[Any], k: int) -> float | None:

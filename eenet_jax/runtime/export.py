@@ -24,7 +24,7 @@ _POLICY = flags.DEFINE_string(
     "policy",
     None,
     "A saved policy, or a fit of policies/, which takes --budget; by default "
-    "WORKDIR/policies/lagrangian.npz.",
+    "WORKDIR/policies/lagrangian.npz, with --int8 WORKDIR/int8/policies/....",
 )
 _BUDGET = flags.DEFINE_float(
     "budget", None, "Mean cost per sample to keep, in the unit of the fit."
@@ -41,6 +41,7 @@ _PROFILE = flags.DEFINE_string(
     "Latency profile of the device to run on, whose plan is used for batches of its "
     "size; it must be one of --batch_sizes.",
 )
+_INT8 = flags.DEFINE_boolean("int8", False, "Export the network in int8.")
 _OUT = flags.DEFINE_string("out", None, "Directory to write; must not be there yet.")
 
 
@@ -70,7 +71,7 @@ def main(argv: Sequence[str]) -> None:
     from eenet_jax.runtime import bundle_writer
     from eenet_jax.runtime.export_inputs import inputs_of
     from eenet_jax.runtime.plan import plan_ladders
-    from eenet_jax.trained import load_trained
+    from eenet_jax.trained import load_trained, reports_dir
 
     for flag in (_WORKDIR, _OUT):
         if not flag.value:
@@ -82,14 +83,15 @@ def main(argv: Sequence[str]) -> None:
         )
     out = pathlib.Path(_OUT.value)
     bundle_writer.check_absent(out)
-    default = pathlib.Path(_WORKDIR.value) / "policies" / "lagrangian.npz"
+    folder = reports_dir(_WORKDIR.value, _INT8.value)
+    default = folder / "policies" / "lagrangian.npz"
     if _POLICY.value is None and not default.exists():
         raise UserError(
             f"{default} is not there; run evaluate.py --workdir={_WORKDIR.value} "
             "first, or give --policy"
         )
     policy, notes = choose_policy(pathlib.Path(_POLICY.value or default), _BUDGET.value)
-    run = load_trained(_WORKDIR.value, _CHECKPOINT.value)
+    run = load_trained(_WORKDIR.value, _CHECKPOINT.value, int8=_INT8.value)
     ladders = {}
     if _PROFILE.value is not None:
         plan = load_profile(_PROFILE.value, run.backbone)
@@ -104,7 +106,12 @@ def main(argv: Sequence[str]) -> None:
         platforms=[name.strip() for name in _PLATFORMS.value],
         ladders=ladders,
         class_names=run.dataset.class_names,
-        notes={"checkpoint_step": run.step, "data": run.dataset.name, **notes},
+        notes={
+            "checkpoint_step": run.step,
+            "data": run.dataset.name,
+            "dtype": run.backbone.dtype,
+            **notes,
+        },
     )
     for name, facts in manifest["files"].items():
         print(f"{facts['bytes'] / 1e6:10.3f} MB  {name}")

@@ -15,11 +15,12 @@ from eenet_jax import errors
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run of train.py.")
 _OUT = flags.DEFINE_string(
-    "out", None, "File to write; by default WORKDIR/profile.json."
+    "out", None, "File to write; by default WORKDIR/profile.json, or WORKDIR/int8/..."
 )
 _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "Which of the run's checkpoints: best, latest, or a step."
 )
+_INT8 = flags.DEFINE_boolean("int8", False, "Of the network in int8.")
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Samples a whole batch.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Timed runs behind each median.", 1)
 
@@ -33,8 +34,9 @@ def main(argv: Sequence[str]) -> None:
     from eenet_jax import adaptive, trained
     from eenet_jax.runtime.plan import plan_ladders
 
-    out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value) / "profile.json")
-    run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value)
+    folder = trained.reports_dir(_WORKDIR.value, _INT8.value)
+    out = pathlib.Path(_OUT.value or folder / "profile.json")
+    run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value, int8=_INT8.value)
     profile = adaptive.profile_run(run, batch_size=_BATCH.value, repeats=_REPEATS.value)
     try:
         profile.save(out)

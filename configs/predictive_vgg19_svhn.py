@@ -1,0 +1,19 @@
+"""Predictive Exit's VGG-19 on SVHN; the two runs of predictive_vgg19_cifar10.py.
+
+    python -m eenet_jax.data.prepare svhn_cropped --data_dir=DIR
+    python train.py --config=configs/predictive_vgg19_svhn.py \
+        --config.init_from=runs/vgg19_normal --config.data.dir=DIR \
+        --workdir=runs/vgg19_svhn
+"""
+
+import ml_collections
+
+from configs import predictive_vgg19_cifar10
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the config."""
+    c = predictive_vgg19_cifar10.get_config()
+    c.data.name = "svhn_cropped"
+    c.data.flip = False  # published: as the others, but a digit's mirror image is none
+    return c
