@@ -1,11 +1,13 @@
 """Does the compiled policy really save, and how near is it to the ideal?
 
     python -m benchmarks.adaptive [--models=resnet56_3] [--batch_sizes=256]
+    python -m benchmarks.adaptive --workdir=DIR --mixes="nobody;even;early"
 
 For each network, batch size and mix of exits: the wall time of a batch under a policy
 that lets these shares leave, of the full network, and the ideal: for each stage the
 share that is left times its profiled time in a whole batch. The three take turns.
-Weights are fresh; thresholds are set on the batch's own scores, so shares are exact.
+Weights are fresh, or a trained run's; thresholds are set on the batch's own scores, so
+shares are exact but for ties.
 Also: what compiling the program took, and exit 0 alone beside its own compiled prefix
 when everyone leaves there.
 """
@@ -13,15 +15,18 @@ when everyone leaves there.
 import argparse
 import os
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-from eenet_jax import backbones, memory
+from eenet_jax import backbones, memory, trained
 from eenet_jax.adaptive import unasked_ms
+from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs.profile import measure_profile
+from eenet_jax.data import inputs
 from eenet_jax.predictions import Split
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
 from eenet_jax.runtime.staged import exit_alone, program
@@ -29,6 +34,7 @@ from eenet_jax.schedulers.evidence import max_prob
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.stopwatch import take_turns
 
+NEVER = 2.0  # no probability reaches it; the head is run all the same
 MIXES = "0.25,0.25,0.5;0.5,0.25,0.25;0.75,0.15,0.1"
 
 
@@ -36,8 +42,14 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="resnet56_3")
+    parser.add_argument("--workdir", help="a trained run, instead of --models")
     parser.add_argument("--batch_sizes", default="256")
-    parser.add_argument("--mixes", default=MIXES, help="shares of the exits; ...")
+    parser.add_argument(
+        "--mixes",
+        default=MIXES,
+        help="shares of the first exits, the rest goes to the last; ...; or nobody, "
+        "even, early (four fifths at the first four)",
+    )
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--num_classes", type=int, default=10)
     parser.add_argument("--image_size", type=int, default=0, help="0: the network's")
@@ -51,13 +63,26 @@ def main() -> None:
         f"jax {jax.__version__}, jaxlib {jaxlib.__version__} on "
         f"{jax.devices()[0].device_kind}, {cores} cores, {args.dtype}"
     )
-    for name in args.models.split(","):
-        for batch_size in map(int, args.batch_sizes.split(",")):
-            measure(name, batch_size, args)
+    for batch_size in map(int, args.batch_sizes.split(",")):
+        if args.workdir:
+            measure(*trained_network(args.workdir, batch_size), args)
+            continue
+        for name in args.models.split(","):
+            measure(*fresh_network(name, batch_size, args), args)
 
 
-def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
-    """Times one network at one batch size and prints a block."""
+def trained_network(workdir: str, batch_size: int) -> tuple[Backbone, Any, Any]:
+    """Returns a run's network, its variables and a batch of its test part."""
+    run = trained.load_trained(workdir)
+    batches = inputs.eval_batches(run.dataset, run.dataset.test, batch_size, 0)
+    x = jax.jit(inputs.prepare_eval(run.dataset))(next(iter(batches)).inputs)
+    return run.backbone, run.variables, x
+
+
+def fresh_network(
+    name: str, batch_size: int, args: argparse.Namespace
+) -> tuple[Backbone, Any, Any]:
+    """Returns a network, fresh variables and a batch of noise."""
     backbone = backbones.build(name, num_classes=args.num_classes, dtype=args.dtype)
     rng = np.random.default_rng(0)
     if backbone.input_kind == "text":
@@ -68,20 +93,23 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
         side = args.image_size or backbone.module.image_size
         x = jnp.asarray(rng.standard_normal((batch_size, side, side, 3)), jnp.float32)
     one = jax.tree.map(lambda leaf: leaf[:1], x)
-    variables = jax.jit(backbone.init)(jax.random.key(0), one)
+    return backbone, jax.jit(backbone.init)(jax.random.key(0), one), x
+
+
+def measure(backbone: Backbone, variables: Any, x: Any, args: Any) -> None:
+    """Times one network at one batch size and prints a block."""
+    batch_size = jax.tree.leaves(x)[0].shape[0]
     logits = jax.jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
     scores = np.asarray(max_prob(logits))
     split = Split(np.asarray(logits), np.zeros(batch_size, np.int32))
     profile = measure_profile(backbone, variables, x, repeats=args.repeats)
     plan = plan_ladders(profile)
-    print(f"\n{name}, batch {batch_size}: {plan.reason}")
+    print(f"\n{backbone.name}, batch {batch_size}: {plan.reason}")
     last = backbone.num_exits - 1
     full, first = exit_alone(backbone, last), exit_alone(backbone, 0)
     run = program(backbone, plan.ladders, None)
     latest = jnp.full(batch_size, last, jnp.int32)
-    mixes = [
-        [float(share) for share in mix.split(",")] for mix in args.mixes.split(";")
-    ]
+    mixes = [shares_of(mix, last + 1) for mix in args.mixes.split(";")]
     everyone = [1.0] + [0.0] * last
     policies = [thresholds_for(scores, mix) for mix in (*mixes, everyone)]
 
@@ -116,6 +144,14 @@ def measure(name: str, batch_size: int, args: argparse.Namespace) -> None:
     print(f"  ratio exit 0 for all / its own prefix: {ratio:.2f}")
 
 
+def shares_of(mix: str, num_exits: int) -> list[float]:
+    """Reads a mix: shares of the first exits, or its name."""
+    if mix in ("nobody", "even", "early"):
+        even, early = [1 / num_exits] * num_exits, [0.2] * 4 + [0.2]
+        return {"nobody": [1.0], "even": even, "early": early}[mix]
+    return [float(share) for share in mix.split(",")]
+
+
 def thresholds_for(scores: np.ndarray, mix: list[float]) -> Policy:
     """Returns the policy on max probability by which these shares of a batch leave.
 
@@ -129,7 +165,7 @@ def thresholds_for(scores: np.ndarray, mix: list[float]) -> Policy:
         share = mix[k] if k < len(mix) - 1 or len(mix) == num_exits else 0.0
         count = min(round(share * batch_size), int(there.sum()))
         ordered = np.sort(scores[k][there])[::-1]
-        threshold = ordered[count - 1] if count else np.inf
+        threshold = ordered[count - 1] if count else NEVER
         thresholds.append(threshold)
         there &= scores[k] < threshold
     return Policy("max_prob", {}, jnp.array([*thresholds, -np.inf], jnp.float32))

@@ -63,12 +63,14 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
 
 # These take long to trace.
 LONG = {"cifar10_resnet56", "cifar100_densenet121"}
-LONG |= {"imagenet_msdnet35"}
+LONG |= {"imagenet_msdnet35", "predictive_resnet34_cifar10"}
 # Their networks and objectives are traced for others.
 ALIKE = {"agnews_bert", "cifar10_resnet56_finetuned", "leenet_resnet56_cifar10"}
 ALIKE |= {"leenet_resnet50_imagenette", "leenet_densenet121_cifar100"}
 ALIKE |= {"cifar10_resnet56_pretrained", "cifar10_resnet56_residual"}
 ALIKE |= {"imagenette_resnet50"}
+ALIKE |= {f"predictive_vgg19_{name}" for name in ("cifar100", "svhn", "stl10")}
+ALIKE |= {"predictive_vgg19_narrow"}
 MARKED = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
     for name in NAMES

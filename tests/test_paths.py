@@ -1,5 +1,7 @@
 """What policies that skip exits did, counted by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -58,3 +60,37 @@ def test_paths_by_hand(predictions):
     rows = [line.split() for line in text.splitlines()]
     assert ["1", "100.0", "20.0", "100.0", "25.0", "50.0", "25.0", "3"] in rows
     assert ["2", "0.0", "0.0", "-", "-", "-", "-", "-"] in rows
+
+
+def test_clocks_are_lowered_to_what_forecasts_allow(predictions):
+    model = {"frequencies": (0.5, 1.0), "volts": (0.8, 1.0)}
+    model |= {"dynamic_watts": 8.0, "static_watts": 2.0}  # 4.56 and 10 W
+    following = np.array([2, 2, 3], np.int32)
+    params = {"start": np.int32(0), "following": following}
+    policy = Policy("forecast_fixed", params, np.array([5, 5, 5, -np.inf], np.float32))
+    spent = dataclasses.replace(predictions, cost_unit="energy_mj")
+    decisions = simulate(policy, spent.test, *spent.prices)
+    found = paths.scaled(spent, decisions, model)
+    assert found["highest_mj"] == pytest.approx(np.mean([3, 8, 8, 9, 9]))
+    assert found["highest_ms"] == pytest.approx(found["highest_mj"] / 10)
+    assert found["full_mj"] == pytest.approx(7.0)  # stages of 2, 2, 2 and 1
+    # Exit 1 is 0.3 ms deep, within the full network's 0.7 ms at half the clock too;
+    # the stretches after it are not, and end later than that.
+    first, others = 0.6 * 4.56, np.array([5, 5, 6, 6])
+    assert found["energy_mj"] == pytest.approx((5 * first + others.sum()) / 5)
+    assert found["ms"] == pytest.approx((5 * 0.6 + others.sum() / 10) / 5)
+    assert found["late"] == 0.8
+    line = report.table(
+        {
+            "cost_unit": "energy_mj",
+            "paths": {
+                "some": {
+                    "budget": 7.0,
+                    **paths.statistics(policy, spent, decisions),
+                    "dvfs": found,
+                }
+            },
+        }
+    ).splitlines()[-1]
+    assert line.startswith(f"With DVFS, modelled: {found['energy_mj']:.4g} mJ")
+    assert "the full network 7 mJ in 0.7 ms, and 80.0 % take longer." in line

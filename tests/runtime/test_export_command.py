@@ -69,7 +69,7 @@ def test_a_run_is_exported_and_answers(tmp_path, root):
     assert "MB  batch_8.jaxexport" in done.stdout
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     notes = {"checkpoint_step": 1, "data": "digits", "policy_file": "policy.npz"}
-    assert manifest["notes"] == notes
+    assert manifest["notes"] == {**notes, "dtype": "float32"}
     assert [p["ladders"] for p in manifest["programs"]] == [[[8], [4, 8]]]
 
     np.save(tmp_path / "x.npy", pixels)
