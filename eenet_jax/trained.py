@@ -227,16 +227,14 @@ def predictions_with_cost(
         if predictions.gate_costs is not None:  # a weight a number, and a bias
             sizes = [f.shape[1] + 1 for f in predictions.val.features]
             gates = 1e-6 * np.array([*sizes, 0])
-    elif cost == "energy_mj" and profile is None and energy.find_counter():
+    elif cost == "energy_mj" and profile is None and (counter := energy.find_counter()):
         x = jax.tree.map(_ones, trained.example(latency_batch_size))
         runs = exit_runs(trained.backbone, trained.variables, x)
         measured_at = {
             "batch_size": latency_batch_size,
             "device": str(jax.devices()[0]),
         }
-        costs = energy.measured_costs(
-            runs, latency_batch_size, energy.find_counter(), measured_at
-        )
+        costs = energy.measured_costs(runs, latency_batch_size, counter, measured_at)
     else:
         costs = _times(trained, latency_batch_size, profile)
         costs = energy.modelled_costs(costs) if cost == "energy_mj" else costs

@@ -152,6 +152,9 @@ def check_name(name: str) -> None:
     if base in SCHEDULERS:
         if ":" not in name or variant in VARIANTS.get(base, ()):
             return
+        if base == "predictive_exit":
+            skipping.read_variant(variant)
+            return
         choices = [f"{base}:{v}" for v in VARIANTS.get(base, ())] or [base]
         raise UserError(f"--scheduler={name!r} is unknown; choose from {choices}")
     close = difflib.get_close_matches(name, SCHEDULERS, 1)

@@ -40,12 +40,11 @@ class HeldOut:
         span = high - low or high
         shape = len(self.exits), len(self.correct)  # older fits have [K]
         costs = np.broadcast_to(self.costs, shape)
-        spent = (
-            costs[m][self.exits[m]] if self.spent is None else self.spent[m]
-            for m in path[1:]
-        )  # fmt: skip
-        values = ((of_samples - low) / span for of_samples in spent)
+        values = ((self._spent(m, costs) - low) / span for m in path[1:])
         return 1 + last_certified(values, (budget - low) / span, confidence)
+
+    def _spent(self, m: int, costs: np.ndarray) -> np.ndarray:
+        return costs[m][self.exits[m]] if self.spent is None else self.spent[m]
 
     def certify_drop(self, path: np.ndarray, max_drop: float, confidence: float) -> int:
         """Returns the last place on a path, from dear to cheap, that keeps accuracy.

@@ -72,19 +72,17 @@ def exit_bounds(activation_mean: np.ndarray, betas: Sequence[float]) -> np.ndarr
 
 
 def check_starts(starts: Sequence[int], num_exits: int) -> np.ndarray:
-    """Returns first exits to test as int32 ``[M]``.
+    """Returns first exits to test, given as 1 .. E, as int32 0 .. E - 1, ``[M]``.
 
     Raises:
-      UserError: If one is not an exit, 0 .. E - 1.
+      UserError: If one is not among them.
     """
-    starts = np.asarray(starts, np.int32)
     for start in starts:
-        if not 0 <= start < num_exits:
+        if not 1 <= start <= num_exits:
             raise UserError(
-                f"start={start} is no exit to begin with; choose from 0 to "
-                f"{num_exits - 1}"
+                f"start={start} is no exit to begin with; choose from 1 to {num_exits}"
             )
-    return starts
+    return np.asarray(starts, np.int32) - 1
 
 
 def strength(logits: jax.Array) -> jax.Array:
@@ -156,7 +154,7 @@ def decide(
     Args:
       logits: Of the tested exits, ``[E, B, C]``.
       bounds: beta tau, ``[M, E]``.
-      starts: The first exit tested, int32 ``[M]``; see ``check_starts``.
+      starts: The first exit tested, from 0, int32 ``[M]``.
       rounds: See ``next_exits``.
       past_last: Likewise.
       following: The exit to test after each, int32 ``[M, E]``, in place of forecasts.

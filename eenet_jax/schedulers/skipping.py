@@ -4,14 +4,16 @@
 testing (``forecast_training``). The others leave where max|z| >= beta tau: "published"
 forecasts by sums over neighbouring classes, "every" tests all exits from the first one
 on, "placed" those that earn their place by the published rule. Their beta and first
-exit come from one sweep over all pairs.
+exit come from one sweep over all pairs, or are given: "published+beta=6+start=8".
 """
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
+from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import forecast_training, predictive
 from eenet_jax.schedulers.budget import Frontier
@@ -39,18 +41,51 @@ def fit(
         ``activation_mean``.
       budgets: Not used.
       key: Of the learned forecast's folds and random units.
-      variant: One of ``VARIANTS``.
+      variant: One of ``VARIANTS``; all but "learned" may fix beta and start.
 
     Raises:
-      UserError: If ``activation_mean`` is not positive at an exit.
+      UserError: If ``activation_mean`` is not positive at an exit, or a beta or start
+        that is given cannot be.
     """
     del budgets
     if variant == "learned":
         return forecast_training.fit(predictions, key=key)
-    return _sweep(variant, predictions)
+    return _sweep(*read_variant(variant), predictions)
 
 
-def _sweep(variant: str, predictions: Predictions) -> Frontier:
+def read_variant(text: str) -> tuple[str, dict[str, float]]:
+    """Reads "VARIANT+beta=B+start=S" (either may be missing).
+
+    Returns:
+      One of ``VARIANTS``, and what is fixed: ``beta``, and ``start`` counted from 1.
+
+    Raises:
+      UserError: If it is something else, or "placed", which has its own, with a start.
+    """
+    variant, *given = text.split("+")
+    try:
+        if variant not in VARIANTS[1:] and (given or variant != VARIANTS[0]):
+            raise ValueError
+        fixed = dict(field.split("=") for field in given)
+        if fixed.keys() - _FIXED.keys() or len(fixed) < len(given):
+            raise ValueError
+        if variant == "placed" and "start" in fixed:  # it has its own
+            raise ValueError
+        return variant, {name: _FIXED[name](fixed[name]) for name in fixed}
+    except ValueError:
+        raise UserError(
+            f"--scheduler='predictive_exit:{text}' is unknown; choose from "
+            f"{list(VARIANTS)}, or as in published+beta=6+start=8, every+beta=6, "
+            "placed+beta=6"
+        ) from None
+
+
+_FIXED = {"beta": float, "start": int}
+
+
+def _sweep(
+    variant: str, fixed: Mapping[str, float], predictions: Predictions
+) -> Frontier:
     """Tries all pairs of a beta and a first exit; keeps the frontier."""
     split, tau = predictions.val, predictions.activation_mean
     num_tested = predictions.num_exits - 1
@@ -58,23 +93,25 @@ def _sweep(variant: str, predictions: Predictions) -> Frontier:
     exit_bounds = functools.partial(predictive.exit_bounds, tau)
     exit_bounds([1.0])  # refuses a tau of zero before anything is divided by it
     betas = _betas(split.logits[:-1], tau)
+    if "beta" in fixed:
+        betas = np.array([fixed["beta"]])
     bounds = exit_bounds(betas)
     count = min(num_tested, NUM_STARTS)
     starts = np.linspace(0, num_tested - 1, count).round().astype(np.int32)
+    if "start" in fixed:
+        starts = predictive.check_starts([fixed["start"]], num_tested)
     if variant == "placed":
         starts, following = _places(predictions, bounds)
     else:
-        bounds = np.repeat(bounds, count, axis=0)
+        bounds = np.repeat(bounds, len(starts), axis=0)
         starts = np.tile(starts, len(betas))
         following = np.broadcast_to(np.arange(1, num_tested + 1), bounds.shape)
     rule = None if variant == "published" else following.astype(np.int32)
     means = []
     for i in range(0, len(bounds), CHUNK):
         rows = slice(i, i + CHUNK)
-        found = _decide(
-            split.logits[:-1], bounds[rows], starts[rows],
-            following=None if rule is None else rule[rows],
-        )  # fmt: skip
+        after = None if rule is None else rule[rows]
+        found = _decide(split.logits[:-1], bounds[rows], starts[rows], following=after)
         means.append(predictive.outcomes(*found, predictions))
     means = np.concatenate(means)
     kept = upper_hull(means[:, 1], means[:, 0])

@@ -1,5 +1,6 @@
 """A small network with three exits, and policies that use all of them."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -41,6 +42,17 @@ class Layer(nn.Module):
         x = carry["x"] if isinstance(carry, dict) else carry.mean((1, 2))
         y = self.scale * nn.Dense(self.width)(x)
         return {"x": jnp.tanh(y), "count": x[:, 0]} if self.scale == 1 else y
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Counted(Backbone):
+    """Notes in ``ran`` which heads run."""
+
+    ran: list = dataclasses.field(default_factory=list)
+
+    def head(self, k, variables, carry):
+        jax.debug.callback(lambda: self.ran.append(k))
+        return super().head(k, variables, carry)
 
 
 def make_network(num_exits: int = 3) -> Network:

@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adaptive_cases import NUM, policy_of
+from adaptive_cases import NUM, Counted, policy_of
 
 from eenet_jax import distributed, runtime
-from eenet_jax.backbones.staged import Backbone
 from eenet_jax.errors import UserError
 from eenet_jax.runtime import staged
 from eenet_jax.schedulers.policy import Policy
@@ -65,17 +64,6 @@ def test_nobody_or_everybody_leaves(network, thresholds):
     found = predict(network, policy, rows, ladders=((64,), (64,), (64,)))
     check(network, policy, rows, found)
     assert np.unique(found.exit_index).tolist() == [2 if thresholds is NOBODY else 0]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Counted(Backbone):
-    """Notes in ``ran`` which heads run."""
-
-    ran: list = dataclasses.field(default_factory=list)
-
-    def head(self, k, variables, carry):
-        jax.debug.callback(lambda: self.ran.append(k))
-        return super().head(k, variables, carry)
 
 
 @pytest.mark.parametrize("scorer", ["max_prob", "patience"])

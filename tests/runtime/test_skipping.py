@@ -1,14 +1,11 @@
 """Policies that skip exits run as they are replayed, without the heads between."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
-from adaptive_cases import make_network
+from adaptive_cases import Counted, make_network
 
 from eenet_jax import runtime
-from eenet_jax.backbones.staged import Backbone
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.queues import predict_dataset
 from eenet_jax.schedulers import forecast_training
@@ -84,22 +81,8 @@ def test_who_must_leave_does_so_where_no_test_was_due(deep, policy):
     np.testing.assert_array_equal(found.label, answers)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Counted(Backbone):
-    """Notes in ``ran`` which heads run."""
-
-    ran: list = dataclasses.field(default_factory=list)
-
-    def head(self, k, variables, carry):
-        jax.debug.callback(lambda: self.ran.append(k))
-        return super().head(k, variables, carry)
-
-
 def test_heads_that_nobody_asks_are_not_run(deep):
-    fields = {
-        f.name: getattr(deep.backbone, f.name) for f in dataclasses.fields(Backbone)
-    }
-    counted, policy = Counted(**fields), _learned(deep)
+    counted, policy = Counted(**vars(deep.backbone)), _learned(deep)
     scores = _scores(policy, deep)
     exits = np.argmax(scores >= policy.thresholds[:, None], axis=0)
     for n in range(6):

@@ -171,3 +171,35 @@ def test_rules_need_the_scale_of_the_logits():
     untrained = dataclasses.replace(given, activation_mean=untrained)
     with pytest.raises(UserError, match=r"activation_mean\[2\]=0 must be positive"):
         schedulers.fit("predictive_exit:every", untrained, key=KEY)
+
+
+@pytest.mark.parametrize("variant", ["published", "every"])
+def test_beta_and_start_may_be_given(variant):
+    predictions = _predictions()
+    tau = predictions.activation_mean
+    name = f"predictive_exit:{variant}+beta=1.5+start=2"
+    frontier = schedulers.fit(name, predictions, key=KEY)
+    (cost,) = np.unique(frontier.val_cost[2:])  # beside the two ends
+    policy = frontier.for_budget(cost)
+    bounds = predictive.exit_bounds(tau[:-1], [1.5])
+    np.testing.assert_array_equal(policy.thresholds[:-1], bounds[0])
+    found = simulate(policy, predictions.val, *predictions.prices)
+    assert found.exit_index.min() >= 1  # start counts from 1
+    free = schedulers.fit(f"predictive_exit:{variant}", predictions, key=KEY)
+    assert len(free.val_cost) > len(frontier.val_cost)
+
+
+@pytest.mark.parametrize(
+    ("variant", "message"),
+    [
+        ("published+beta=0", r"beta\[0\]=0 must be positive"),
+        ("every+start=9", "start=9 is no exit to begin with; choose from 1 to"),
+        ("published+gamma=1", "published.gamma=1' is unknown; choose from"),
+        ("published+beta=x", "published.beta=x' is unknown"),
+        ("placed+start=2", "placed.start=2' is unknown"),
+        ("learned+beta=2", "learned.beta=2' is unknown"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(variant, message):
+    with pytest.raises(UserError, match=message):
+        schedulers.fit(f"predictive_exit:{variant}", _predictions(), key=KEY)

@@ -66,7 +66,7 @@ def test_policies_run_as_published(name, shared):
     left, tested = run(
         golden["exit_logits"],
         np.repeat(bounds, len(starts), axis=0),
-        predictive.check_starts(np.tile(starts - 1, len(betas)), bounds.shape[1]),
+        predictive.check_starts(np.tile(starts, len(betas)), bounds.shape[1]),
         rounds=RUNS[name],
         past_last=name.startswith("resnet"),
     )
@@ -141,8 +141,8 @@ def test_what_cannot_be_is_refused():
             UserError, match=r"activation_mean\[2\].* heads are trained"
         ):
             predictive.exit_bounds([1.0, 1.0, tau], [6])
-    for start in (-1, 3):
-        with pytest.raises(UserError, match=f"start={start} is no exit .* 0 to 2"):
-            predictive.check_starts([0, start], 3)
+    for start in (0, 4):
+        with pytest.raises(UserError, match=f"start={start} is no exit .* 1 to 3"):
+            predictive.check_starts([1, start], 3)
     with pytest.raises(UserError, match="kind='max' is unknown"):
         predictive.activation_means(np.zeros((1, 1, 2)), "max")
