@@ -6,10 +6,11 @@ python train.py --config=configs/digits.py --workdir=runs/digits
 import pathlib
 from collections.abc import Sequence
 
+import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from eenet_jax import errors
+from eenet_jax import errors, sweep
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -21,10 +22,20 @@ _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
     "Directory of the run, for its config, checkpoints, metrics and predictions. A run "
-    "that was stopped goes on from there.",
+    "that was stopped goes on from there. Of a sweep, the directory of its runs.",
 )
-
-
+_SWEEP = flags.DEFINE_string(
+    "sweep",
+    None,
+    "Axes of the config file's sweep(), with commas between: a run for every "
+    "combination of their values, in turn. seed is always there.",
+)
+_SWEEP_INDEX = flags.DEFINE_integer(
+    "sweep_index", None, "The one run of the sweep to do, from 0: for job arrays."
+)
+_SWEEP_LIST = flags.DEFINE_boolean(
+    "sweep_list", False, "Print the runs of the sweep, and do none."
+)
 _ALPHA = flags.DEFINE_float(
     "alpha",
     None,
@@ -34,9 +45,9 @@ _ALPHA = flags.DEFINE_float(
 
 
 def main(argv: Sequence[str]) -> None:
-    """Trains, then writes ``predictions.npz``."""
+    """Trains a run or a sweep; each writes its ``predictions.npz``."""
     del argv
-    if not _WORKDIR.value:
+    if not _WORKDIR.value and not _SWEEP_LIST.value:
         raise errors.UserError("--workdir is missing; give the run a directory")
     config = _CONFIG.value
     if config is None:
@@ -54,36 +65,51 @@ def main(argv: Sequence[str]) -> None:
                 "say average"
             )
         config.gates.alpha = _ALPHA.value
+    if _SWEEP.value is not None:
+        run_sweep(config)
+        return
+    if _SWEEP_INDEX.value is not None or _SWEEP_LIST.value:
+        raise errors.UserError("--sweep is missing; name axes, as in --sweep=seed")
+    prepare()
+    from eenet_jax import runs
 
-    import jax  # JAX starts only once the flags are read
+    runs.run(config, pathlib.Path(_WORKDIR.value))
+    print(f"next: python evaluate.py --workdir={_WORKDIR.value}")
 
-    from eenet_jax import memory, trained
-    from eenet_jax.training import gates, loop
+
+def run_sweep(config: ml_collections.ConfigDict) -> None:
+    """Lists a sweep, or does its runs and prints what became of them."""
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    points = sweep.points(sweep.read_axes(path), _SWEEP.value)
+    if _SWEEP_LIST.value:
+        print(sweep.listing(points))
+        return
+    workdir = pathlib.Path(_WORKDIR.value)
+    prepare(compiled=workdir / "compiled")
+    from eenet_jax import runs, sweep_runs
+
+    rows = sweep_runs.run_points(points, config, workdir, runs.run, _SWEEP_INDEX.value)
+    print(sweep_runs.table(rows))
+    print(f"written: {workdir / 'sweep.csv'}, {workdir / 'summary.csv'}")
+    tried = rows if _SWEEP_INDEX.value is None else [rows[_SWEEP_INDEX.value]]
+    failed = [row["name"] for row in tried if row["state"] == "failed"]
+    if failed:
+        raise errors.UserError(
+            f"{len(failed)} of {len(tried)} runs failed: {'; '.join(failed)}. The "
+            "reasons are in the table; the same command tries these again"
+        )
+
+
+def prepare(compiled: pathlib.Path | None = None) -> None:
+    """Starts JAX; ``compiled`` is where runs find what others have compiled."""
+    import jax  # only once the flags are read
+
+    from eenet_jax import memory
 
     if jax.default_backend() == "cpu":
         memory.keep_freed()
-    workdir = pathlib.Path(_WORKDIR.value)
-    result = loop.train(config, workdir)
-    if result.resumed_from == result.step and (workdir / "predictions.npz").exists():
-        print(f"{workdir} is finished: step {result.step} of {result.step}.")
-    predictions = trained.workdir_predictions(workdir)
-    shares = 100 * (predictions.test.logits.argmax(-1) == predictions.test.labels).mean(
-        axis=1
-    )
-    for k, (cost, share) in enumerate(zip(predictions.costs, shares, strict=True), 1):
-        print(
-            f"exit {k}: test accuracy {share:.2f} % at {cost:.4g} "
-            f"{predictions.cost_unit}"
-        )
-    if config.gates.inputs:
-        left = gates.train_gates(config, predictions, workdir)
-        print(
-            f"gates, alpha {config.gates.alpha:g}: test accuracy "
-            f"{100 * left.accuracy(predictions.test.labels):.2f} % at "
-            f"{left.mean_cost:.4g} {predictions.cost_unit} a sample; "
-            f"{workdir / gates.FILE}"
-        )
-    print(f"next: python evaluate.py --workdir={workdir}")
+    if compiled is not None and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@
 The data set is inside the package: 1,000 / 297 / 500 images of 8x8 pixels.
 """
 
+from collections.abc import Iterator
+
 import ml_collections
 
 from configs import default
@@ -34,3 +36,8 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer.weight_decay = 1e-2
     c.schedule.warmup_epochs = 2.0
     return c
+
+
+def sweep() -> Iterator[tuple[str, dict[str, tuple]]]:
+    """Yields what --sweep=lr,seed may vary; seed is always there."""
+    yield "lr", {"optimizer.learning_rate": (2.5e-3, 5e-3, 1e-2)}

@@ -1,0 +1,39 @@
+"""One run from its config to its predictions, as ``train.py`` makes it."""
+
+import pathlib
+
+import ml_collections
+
+from eenet_jax import trained
+from eenet_jax.predictions import Predictions
+from eenet_jax.training import gates, loop
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Predictions:
+    """Trains, or goes on, and prints how good each exit is; then gates, if any.
+
+    Returns:
+      The run's predictions, which ``predictions.npz`` holds too.
+
+    Raises:
+      UserError: As ``loop.train``.
+    """
+    result = loop.train(config, workdir)
+    if result.resumed_from == result.step and (workdir / "predictions.npz").exists():
+        print(f"{workdir} is finished: step {result.step} of {result.step}.")
+    predictions = trained.workdir_predictions(workdir)
+    shares = 100 * predictions.test.correct.mean(axis=1)
+    for k, (cost, share) in enumerate(zip(predictions.costs, shares, strict=True), 1):
+        print(
+            f"exit {k}: test accuracy {share:.2f} % at {cost:.4g} "
+            f"{predictions.cost_unit}"
+        )
+    if config.gates.inputs:
+        left = gates.train_gates(config, predictions, workdir)
+        print(
+            f"gates, alpha {config.gates.alpha:g}: test accuracy "
+            f"{100 * left.accuracy(predictions.test.labels):.2f} % at "
+            f"{left.mean_cost:.4g} {predictions.cost_unit} a sample; "
+            f"{workdir / gates.FILE}"
+        )
+    return predictions
