@@ -4,7 +4,8 @@ python evaluate.py --workdir=runs/digits
 python evaluate.py --predictions=FILE.npz --scheduler=eenet,maxprob_opt --budgets=1:3:9
 """
 
-import functools
+import dataclasses
+import glob
 import pathlib
 from collections.abc import Sequence
 
@@ -23,6 +24,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "--config.init_from=PATH of a checkpoint that has all exits. --workdir is made.",
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of a run of train.py.")
+_WORKDIRS = flags.DEFINE_string(
+    "workdirs",
+    None,
+    "Instead of one run: a pattern of many, as in 'runs/*'. Each is reported in its "
+    "own directory, means and deviations over them in --output (runs_eval).",
+)
 _PREDICTIONS = flags.DEFINE_string(
     "predictions",
     None,
@@ -134,8 +141,13 @@ _BATCH = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> None:
     """Evaluates, writes the report and prints its table."""
     del argv
-    if (_WORKDIR.value is None) == (_PREDICTIONS.value is None):
-        raise errors.UserError("give either --workdir=DIR or --predictions=FILE.npz")
+    sources = (_WORKDIR, _WORKDIRS, _PREDICTIONS)
+    if sum(source.value is not None for source in sources) != 1:
+        raise errors.UserError(
+            "give one of --workdir=DIR, --predictions=FILE.npz and --workdirs='DIR/*'"
+        )
+    if _WORKDIRS.value is not None:
+        _refuse([_CONFIG], "--workdirs, whose runs are there")
     if _PREDICTIONS.value is not None:
         _refuse([_CONFIG], "--predictions, which needs no network")
     _check_choice("mode", _MODE.value, MODES)
@@ -181,97 +193,32 @@ def main(argv: Sequence[str]) -> None:
             f"--max_drop={_MAX_DROP.value} must be in [0, 1), e.g. 0.005"
         )
 
-    import jax  # JAX starts only once the flags are read
+    # JAX starts only once the flags are read.
+    from eenet_jax import imported, reports
 
-    from eenet_jax import adaptive, evaluation, imported, options, quantised, trained
-    from eenet_jax.costs.files import load_costs
-    from eenet_jax.predictions import load_predictions
-    from eenet_jax.report.files import make_output, write_report
-
-    details, load_images = {}, None
+    names = [field.name for field in dataclasses.fields(reports.Options)]
+    given = {name: flags.FLAGS[name].value for name in names}
+    asked = reports.Options(**{**given, "cost": _COST.value or COSTS[0]})
     if _PREDICTIONS.value is not None:
-        path = pathlib.Path(_PREDICTIONS.value)
-        predictions = load_predictions(path)
-        output = path.with_name(path.name.removesuffix(".npz") + "_eval")
+        reports.report_file(pathlib.Path(_PREDICTIONS.value), asked)
+    elif _WORKDIRS.value is not None:
+        reports.report_runs(_runs(_WORKDIRS.value), asked)
     else:
         workdir = pathlib.Path(_WORKDIR.value)
         if _CONFIG.value is not None:
             imported.import_run(_CONFIG.value, workdir)
-        predictions, details = trained.predictions_with_cost(
-            workdir,
-            _CHECKPOINT.value,
-            _COST.value or COSTS[0],
-            latency_batch_size=_BATCH.value,
-            profile=_PROFILE.value,
-            int8=_INT8.value,
-        )
-        reports = trained.reports_dir(workdir, _INT8.value)
-        output = reports / "eval"
-        load_images = functools.partial(trained.images_of, workdir, predictions)
-    if _OUTPUT.value is not None:
-        output = pathlib.Path(_OUTPUT.value)
-    if _COSTS.value is not None:
-        costs = load_costs(_COSTS.value, predictions.num_exits)
-        predictions = predictions.with_costs(costs.costs, costs.unit)
-        details = costs.details
-    run = None
-    if _MODE.value == "adaptive":
-        run = adaptive.runner(
-            workdir,
-            _CHECKPOINT.value,
-            predictions,
-            _PROFILE.value,
-            int8=_INT8.value,
-        )
-    if _INT8.value:
-        details = {**details, "int8": quantised.describe()}
-    policies = (output if _WORKDIR.value is None else reports) / "policies"
+        reports.report_run(workdir, asked)
 
-    if _SPEEDUP.value is not None:
-        budgets = options.parse_speedups(_SPEEDUP.value, predictions)
-    else:
-        budgets = options.parse_budgets(_BUDGETS.value, predictions.costs)
-    if _POLICY.value is not None:
-        path = pathlib.Path(_POLICY.value)
-        make_output(output)
-        results = evaluation.apply_saved(
-            path,
-            budgets,
-            predictions,
-            confidence=_CONFIDENCE.value,
-            max_drop=_MAX_DROP.value,
-            min_accuracy=_MIN_ACCURACY.value,
-            run=run,
+
+def _runs(pattern: str) -> list[pathlib.Path]:
+    """Returns the runs that a pattern matches, in the order of their names."""
+    found = sorted(map(pathlib.Path, glob.glob(pattern)))
+    found = [path for path in found if (path / "config.json").exists()]
+    if not found:
+        raise errors.UserError(
+            f"--workdirs={pattern} matches no run; quote it, as in --workdirs='runs/*'"
         )
-        results["cost_details"] = details
-        print(write_report(results, output, load_images))
-        return
-    names, left_out = options.parse_schedulers(
-        _SCHEDULER.value, predictions, _ENSEMBLE.value
-    )
-    make_output(output)
-    results = evaluation.evaluate(
-        predictions,
-        schedulers=[] if _MODE.value == "anytime" else names,
-        budgets=budgets,
-        key=jax.random.key(_SEED.value),
-        confidence=_CONFIDENCE.value,
-        max_drop=_MAX_DROP.value,
-        min_accuracy=_MIN_ACCURACY.value,
-        seeds=_SEEDS.value,
-        policies_dir=policies,
-        temperature=_TEMPERATURE.value,
-        ensemble=_ENSEMBLE.value,
-        run=run,
-        energy_model=details.get("model"),
-    )
-    results["cost_details"] = details
-    for name, lack in left_out.items():
-        print(f"left out: {name}, which needs {lack}")
-    for name in ("int8", "energy"):
-        if name in details:
-            print(f"{name}: {details[name]}")
-    print(write_report(results, output, load_images))
+    return found
 
 
 def _refuse(given: Sequence[flags.FlagHolder], beside: str) -> None:

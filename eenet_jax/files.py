@@ -1,9 +1,11 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import csv
+import io
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -29,6 +31,13 @@ def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_table(path: pathlib.Path, rows: Sequence[Sequence[str]]) -> None:
+    """Writes rows as CSV, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, object]) -> None:

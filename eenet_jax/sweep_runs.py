@@ -1,7 +1,5 @@
 """Runs the runs of a sweep, keeps what became of each, and sums them up."""
 
-import csv
-import io
 import json
 import pathlib
 import traceback
@@ -13,7 +11,7 @@ import numpy as np
 
 from eenet_jax import sweep
 from eenet_jax.errors import UserError
-from eenet_jax.files import write_text
+from eenet_jax.files import write_table, write_text
 from eenet_jax.predictions import Predictions
 from eenet_jax.report.frontier import align
 from eenet_jax.training.loop import check_workdir
@@ -117,8 +115,8 @@ def states(
 
 def write_tables(rows: Sequence[Mapping[str, Any]], workdir: pathlib.Path) -> None:
     """Writes ``sweep.csv``, a line a run, and ``summary.csv``, a line for all seeds."""
-    write_text(workdir / "sweep.csv", _csv(_run_table(rows)))
-    write_text(workdir / "summary.csv", _csv(_seed_table(rows)))
+    write_table(workdir / "sweep.csv", _run_table(rows))
+    write_table(workdir / "summary.csv", _seed_table(rows))
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -161,9 +159,3 @@ def _seed_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 _SPREAD = ("mean", "deviation")
-
-
-def _csv(lines: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    return text.getvalue()

@@ -81,7 +81,7 @@ def test_temperature_and_ensemble(run, file) -> None:
 
 
 MISTAKES = [
-    ([], "give either --workdir=DIR or --predictions=FILE.npz"),
+    ([], "give one of --workdir=DIR, --predictions=FILE.npz"),
     (["--predictions={}.none"], "some.npz.none is not there"),
     (["--predictions={}", "--budgets=abc"], "--budgets=abc is not understood"),
     (["--predictions={}", "--budgets=0.5"], "0.5 foos is below 1,"),
@@ -98,7 +98,7 @@ MISTAKES = [
     (["--predictions={}", "--confidence=2"], "--confidence=2.0 must be in (0, 1)"),
     (["--predictions={}", "--seed=-1"], "--seed=-1"),
     (["--workdir={}/below"], "holds no run"),
-    (["--workdir=x", "--predictions={}"], "give either --workdir=DIR or"),
+    (["--workdir=x", "--predictions={}"], "give one of --workdir=DIR"),
     (["--predictions={}", "--policy=x", "--ensemble"], "--ensemble cannot be given"),
     (["--predictions={}", "--policy=x", "--scheduler=msdnet"], "--scheduler=msdnet"),
     (["--predictions={}", "--policy=x", "--mode=anytime"], "--policy=x cannot"),

@@ -1,0 +1,100 @@
+"""Many runs evaluated by one command: tables, what is compiled, what fails."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import default
+from eenet_jax import checkpoint, config, distributed, reports
+from eenet_jax.predictions import Predictions, Split, save_predictions
+from eenet_jax.training import loop
+from eenet_jax.training.plan import build_plan
+
+QUICK_COMPILES = True
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+def _write_run(workdir, seed: int, num: int = 60) -> None:
+    """A run with a checkpoint that was not trained, and made-up predictions."""
+    c = default.get_config()
+    c.model.name, c.model.exits, c.seed = "cifar_resnet", (1,), seed
+    c.model.options = {"depth": 8, "width": 2}
+    c.train.batch_size, c.train.epochs = 96, 1
+    plan = build_plan(c, config.load_data(c), distributed.data_mesh())
+    loop.claim_workdir(c, workdir)
+    with checkpoint.open_checkpoints(workdir) as saved:
+        checkpoint.save(saved, 1, plan.init(jax.random.key(0)), 0.1)
+    rng = np.random.default_rng(seed)
+
+    def draw():
+        labels = rng.integers(0, 10, num).astype(np.int32)
+        logits = rng.normal(size=(2, num, 10)).astype(np.float32)
+        logits[:, np.arange(num), labels] += [[1.0], [3.0]]
+        return Split(logits, labels)
+
+    costs = np.array([1.0, 2.0])
+    predictions = Predictions(draw(), draw(), costs, "mflops", checkpoint_step=1)
+    save_predictions(workdir / "predictions.npz", predictions)
+
+
+def test_many_runs(tmp_path, run_command, monkeypatch):
+    for seed in range(4):
+        _write_run(tmp_path / f"run{seed}", seed)
+    (tmp_path / "run2" / "predictions.npz").write_bytes(b"")
+    (tmp_path / "no_run").mkdir()
+    compiled, count = [], [0]
+
+    def note(event, seconds, **_):
+        count[0] += event == COMPILED
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    report_run = reports.report_run
+
+    def counted(workdir, asked):
+        count[0] = 0
+        found = report_run(workdir, asked)
+        compiled.append(count[0])
+        return found
+
+    monkeypatch.setattr(reports, "report_run", counted)
+    flags = ["--scheduler=maxprob_opt,eenet,lagrangian", "--budgets=1.2,1.5"]
+    pattern, output = f"--workdirs={tmp_path}/*", f"--output={tmp_path / 'all'}"
+    status, out, err = run_command("evaluate", *flags, pattern, output)
+    assert status == 1 and "Traceback" not in err
+    assert "error: 1 of 4 runs could not be evaluated" in err and "run2" in err
+    assert "run2/predictions.npz is empty" in out
+    assert compiled[0] > 0 and compiled[1:] == [0, 0]  # what has the same shapes
+
+    with (tmp_path / "all" / "runs.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 3 * 3 * 2
+    for seed in (0, 1, 3):
+        results = tmp_path / f"run{seed}" / "eval" / "results.json"
+        records = json.loads(results.read_text())["records"]
+        ours = [row for row in rows if row["workdir"].endswith(f"run{seed}")]
+        assert [float(row["test_accuracy"]) for row in ours] == [
+            record["test_accuracy"] for record in records
+        ]
+    with (tmp_path / "all" / "summary.csv").open() as stream:
+        first, *others = csv.DictReader(stream)
+    assert len(others) == 5 and first["runs"] == "3" and first["budget"] == "1.2"
+    values = [
+        float(row["test_accuracy"])
+        for row in rows
+        if (row["scheduler"], row["budget"]) == (first["scheduler"], "1.2")
+    ]
+    mean, deviation = np.mean(values), np.std(values, ddof=1)
+    assert float(first["test_accuracy, mean"]) == pytest.approx(mean, rel=1e-5)
+    spread = float(first["test_accuracy, deviation"])
+    assert spread == pytest.approx(deviation, rel=1e-2)
+
+
+def test_patterns_that_match_nothing_are_refused(tmp_path, run_command):
+    pattern = f"--workdirs={tmp_path}/*"
+    status, _, err = run_command("evaluate", pattern)
+    assert status == 1 and "matches no run; quote it" in err
+    status, _, err = run_command("evaluate", pattern, "--workdir=x")
+    assert status == 1 and "give one of --workdir=DIR" in err
