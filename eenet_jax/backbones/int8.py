@@ -32,6 +32,7 @@ LEVELS = 127  # on either side of 0
 SHARES = tuple(np.linspace(0.2, 1.0, 33).tolist())
 
 Path = tuple[str, ...]
+Norm = tuple[Path, float]  # a BatchNorm's path and epsilon
 
 
 class Intercepted(StagedModule):
@@ -74,14 +75,7 @@ def quantise(
     params = traverse_util.flatten_dict(variables["params"])
     stats = traverse_util.flatten_dict(variables.get("batch_stats", {}))
     for path, norm in norms.items():
-        kernel = np.asarray(params[*path, "kernel"])
-        bias = np.asarray(params.get((*path, "bias"), np.zeros(1, np.float32)))
-        if norm is not None:
-            where, epsilon = norm
-            scale, shift = (np.asarray(params.pop((*where, n))) for n in _AFFINE)
-            mean, var = (np.asarray(stats.pop((*where, n))) for n in _RUNNING)
-            factor = scale / np.sqrt(var + epsilon)
-            kernel, bias = kernel * factor, (bias - mean) * factor + shift
+        kernel, bias = _fold(params, stats, path, norm)
         scale, input_scale = _scale(abs(kernel).max((0, 1, 2))), _scale(clips[path])
         quantised = {
             "kernel": np.round(kernel / scale).astype(np.int8),
@@ -98,9 +92,24 @@ def quantise(
     return _intercepted(backbone, _run_int8, dtype="int8"), changed
 
 
+def _fold(
+    params: dict[Path, Any], stats: dict[Path, Any], path: Path, norm: Norm | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns kernel and bias of a convolution with its BatchNorm, which goes."""
+    kernel = np.asarray(params[*path, "kernel"])
+    bias = np.asarray(params.get((*path, "bias"), np.zeros(1, np.float32)))
+    if norm is None:
+        return kernel, bias
+    where, epsilon = norm
+    scale, shift = (np.asarray(params.pop((*where, n))) for n in ("scale", "bias"))
+    mean, var = (np.asarray(stats.pop((*where, n))) for n in ("mean", "var"))
+    factor = scale / np.sqrt(var + epsilon)
+    return kernel * factor, (bias - mean) * factor + shift
+
+
 def foldable(
     backbone: Backbone, variables: Variables, x: Any
-) -> dict[Path, tuple[Path, float] | None]:
+) -> dict[Path, Norm | None]:
     """Finds the convolutions of stem and stages, and who alone reads each.
 
     Returns:
@@ -108,7 +117,7 @@ def foldable(
       where anything else reads the convolution's output.
     """
     convs: dict[str, Path] = {}
-    norms: dict[str, tuple[Path, float]] = {}
+    norms: dict[str, Norm] = {}
 
     def mark(next_fn, args, kwargs, context):
         module = context.module
@@ -128,7 +137,7 @@ def foldable(
         for variable in equation.invars:
             if not isinstance(variable, jax.extend.core.Literal):
                 readers.setdefault(variable, []).append(equation.params.get("name"))
-    found: dict[Path, tuple[Path, float] | None] = {}
+    found: dict[Path, Norm | None] = {}
     for equation in jaxpr.eqns:
         name = equation.params.get("name")
         if equation.primitive.name == "name" and name in convs:
@@ -180,7 +189,6 @@ def _calibrate(
     backbone: Backbone, variables: Variables, batches: list[Any]
 ) -> dict[Path, np.ndarray]:
     """Returns where each convolution's input is clipped: least mean squared error."""
-
     shares = jnp.array(SHARES, jnp.float32)
 
     def note_most(next_fn, args, kwargs, context):
@@ -245,6 +253,5 @@ def _intercepted(
     return dataclasses.replace(backbone, module=module, **changes)
 
 
-_AFFINE, _RUNNING = ("scale", "bias"), ("mean", "var")
 # For ``sow``: a convolution is called once.
 _REPLACE = {"init_fn": lambda: None, "reduce_fn": lambda _, new: new}
