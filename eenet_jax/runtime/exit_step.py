@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.schedulers.evidence import Evidence
-from eenet_jax.schedulers.policy import Policy
+from eenet_jax.schedulers.policy import Policy, choose_rows
 
 QUARTERS = 4  # of the samples are run at once where a head is for some of them only
 
@@ -109,6 +109,12 @@ def for_some(
       tile: Rows at a time, at most S. They are gathered, and the last ones filled up.
     """
     count, number = len(wanted), jnp.sum(wanted)
+    if tile == count:  # a loop of one pass would be run whoever is wanted
+
+        def run_all(operand):
+            return choose_rows(wanted, function(operand), otherwise)
+
+        return jax.lax.cond(number > 0, run_all, lambda _: otherwise, operand)
     place = places(wanted, count)
 
     def run(i, results):

@@ -9,7 +9,6 @@ from eenet_jax.costs.profile import Profile
 from eenet_jax.runtime.staged import Ladder, Ladders
 
 LEAST_GAIN = 0.05  # of a stage's time, for a size to be worth its compilation
-TILE_LOSS = 0.1  # of a stage's least time per sample, for tiles to be small
 
 
 class Plan(NamedTuple):
@@ -29,7 +28,8 @@ def plan_ladders(profile: Profile) -> Plan:
 
     A smaller size costs its stage's time and the gathering; the whole batch costs no
     gathering. Before the first exit everyone is there. In a network of many exits,
-    stages are run in tiles instead: the smallest that hardly take longer per sample.
+    stages are run in tiles instead: those that take least on average, were each number
+    of samples, from one to all, equally often left.
     """
     if len(profile.stage_ms) > MANY_EXITS:
         return _plan_tiles(profile)
@@ -45,14 +45,15 @@ def plan_ladders(profile: Profile) -> Plan:
 
 
 def _plan_tiles(profile: Profile) -> Plan:
-    sizes = np.array(profile.sizes)
-    each = profile.stage_ms[1:] / sizes[None]
-    enough = each <= (1 + TILE_LOSS) * each.min(axis=1, keepdims=True)
-    tiles = sizes[np.argmax(enough, axis=1)].tolist()
-    batch = profile.batch_size
+    sizes, batch = np.array(profile.sizes), profile.batch_size
+    # A call of its own, as each stage was timed, takes no less than any of them took.
+    ms = profile.stage_ms[1:] - profile.stage_ms.min()
+    left = np.arange(1, batch + 1)
+    passes = np.ceil(left[None] / sizes[:, None]).mean(axis=1)
+    # Of equal ones the largest.
+    tiles = sizes[::-1][np.argmin((passes * ms)[:, ::-1], axis=1)].tolist()
     if min(tiles) == batch:
-        reason = f"whole batches of {batch}: smaller ones take longer per sample on "
-        reason += profile.device
+        reason = f"whole batches of {batch}: tiles take longer on {profile.device}"
     else:
         counts = [f"{tiles.count(t)} of {t}" for t in sorted(set(tiles))]
         reason = f"samples that are left of batches of {batch} run in tiles: stages "

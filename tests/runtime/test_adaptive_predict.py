@@ -181,7 +181,7 @@ def test_policies_of_other_networks_are_refused(network):
 
 
 @pytest.mark.parametrize("scorer", ["max_prob", "eenet"])
-@pytest.mark.parametrize("tile", [8, 5])
+@pytest.mark.parametrize("tile", [16, 8, 5])
 def test_stages_in_tiles(network, scorer, tile):
     rows = np.random.default_rng(4).permutation(NUM)[:16]
     policy = policy_of(scorer, network)
@@ -194,6 +194,13 @@ def test_stages_in_tiles(network, scorer, tile):
     there = 16 - np.append(0, np.cumsum(left)[:-1])
     trips = [counted.ran.count(k) for k in range(3)]
     assert trips == [1, *(-(-n // tile) for n in there[1:])]
+    counted.ran.clear()
+    none_stay = dataclasses.replace(
+        policy, thresholds=policy.thresholds.at[0].set(-1e9)
+    )
+    predict(run, none_stay, rows, ladders=((16,), tile, tile))
+    jax.effects_barrier()
+    assert counted.ran == [0]
     with pytest.raises(UserError, match=r"ladders\[1\]=17 must be a tile of 1 to"):
         predict(network, policy, rows, ladders=((16,), 17, 8))
 

@@ -119,11 +119,13 @@ def test_broken_profiles_are_refused(network, tmp_path, text, message):
         load_profile(path, network.backbone)
 
 
-def test_many_exits_run_in_the_smallest_tiles_that_take_no_longer():
-    slow_in_small = [5.0, 5.0, 6.2, 8.0]  # per sample 2.5, 1.25, 1.03 and 1
+def test_many_exits_run_in_the_tiles_that_take_least_on_average():
+    # Tiles of 2, 4, 6 and 8 are run 2.5, 1.5, 1.25 times and once, on average, and 2 ms
+    # of each timing are at most the call's: 7.5, 4.5, 5.25 and 6 ms in all.
+    slow_in_small = [5.0, 5.0, 6.2, 8.0]
     found = plan_ladders(profile([LINEAR] * 7 + [slow_in_small, FLAT]))
-    assert found.ladders == ((8,), *(2,) * 6, 6, 8)
-    assert found.reason.endswith("in tiles: stages 6 of 2, 1 of 6, 1 of 8")
+    assert found.ladders == ((8,), *(2,) * 6, 4, 8)
+    assert found.reason.endswith("in tiles: stages 6 of 2, 1 of 4, 1 of 8")
     last_only = np.eye(9)[8]
     each = found.ladders, last_only, 0.0
     assert ideal_ms(profile([LINEAR] * 9), *each) == pytest.approx(9)
