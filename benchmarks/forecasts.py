@@ -27,6 +27,9 @@ WAYS = (LEARNED, "predictive_exit:published", "predictive_exit:every", "lagrangi
 DROPS = (0.0, 0.005, 0.01, 0.02)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7)  # of the full network's cost
 DRAWS = 2000
+NUM_BUDGETS = 50
+
+Curve = tuple[np.ndarray, np.ndarray]
 
 
 def main() -> None:
@@ -56,12 +59,13 @@ def main() -> None:
                 f"{100 * (1 - found.mean_cost / full):.1f} % saved, {run:.2f} heads a "
                 f"sample, {100 * (1 - run / passed):.1f} % of those on the way skipped"
             )
-    others = [name for name in fitted if name != LEARNED]
+    curves = {name: curve(*of) for name, of in fitted.items()}
     for times in (1.0, 1 / 0.9):
         print(f"\n{LEARNED}, less another at {times:.3g} times its test cost:")
-        for name in others:
+        for name in [*curves][1:]:
             cells = [
-                versus(fitted[LEARNED], fitted[name], s * full, times) for s in SHARES
+                versus(curves[LEARNED], curves[name], share * full, times)
+                for share in SHARES
             ]
             print(f"  {name}: " + "; ".join(cells))
 
@@ -99,18 +103,18 @@ def outcome(found: Decisions, given: Predictions) -> tuple[np.ndarray, float, fl
     return right, (asked & way).sum(0).mean(), way.sum(0).mean()
 
 
-def versus(
-    ours: tuple[Frontier, Predictions],
-    theirs: tuple[Frontier, Predictions],
-    cost: float,
-    times: float,
-) -> str:
-    """Returns the difference of test accuracy in points, with its interval.
+def curve(frontier: Frontier, given: Predictions) -> Curve:
+    """Returns test costs ``[Q]`` for budgets all over the range, and who is right."""
+    budgets = np.linspace(given.costs[0], given.costs[-1], NUM_BUDGETS)
+    policies = [frontier.for_budget(budget) for budget in budgets]
+    found = [simulate(policy, given.test, *given.prices) for policy in policies]
+    right = np.stack([f.labels == given.test.labels for f in found])
+    return np.array([f.mean_cost for f in found]), right
 
-    Policies are interpolated to the test cost: two, and at random either.
-    """
-    right = at_cost(*ours, cost)
-    other = at_cost(*theirs, cost * times)
+
+def versus(ours: Curve, theirs: Curve, cost: float, times: float) -> str:
+    """Returns the difference of test accuracy in points, with its interval."""
+    right, other = at_cost(*ours, cost), at_cost(*theirs, cost * times)
     if right is None or other is None:
         return "-"
     gain = 100 * (right - other)
@@ -120,21 +124,15 @@ def versus(
     return f"{gain.mean():+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def at_cost(frontier: Frontier, given: Predictions, cost: float) -> np.ndarray | None:
-    """Returns how often each test sample is right at a mean test cost, ``[N]``."""
-    budgets = np.linspace(given.costs[0], given.costs[-1], 100)
-    found = [
-        simulate(frontier.for_budget(budget), given.test, *given.prices)
-        for budget in budgets
-    ]
-    costs = np.array([f.mean_cost for f in found])
+def at_cost(costs: np.ndarray, right: np.ndarray, cost: float) -> np.ndarray | None:
+    """Returns how often each sample is right at a mean cost, ``[N]``: of the two
+    policies next to it, either at random; None below the cheapest."""
     below, above = np.flatnonzero(costs <= cost), np.flatnonzero(costs >= cost)
     if not len(below):
         return None
-    right = [(f.labels == given.test.labels).astype(float) for f in found]
     low = below[np.argmax(costs[below])]
     if not len(above):
-        return right[low]
+        return right[low].astype(float)
     high = above[np.argmin(costs[above])]
     span = costs[high] - costs[low]
     share = (cost - costs[low]) / span if span else 0.0
