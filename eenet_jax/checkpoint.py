@@ -12,6 +12,7 @@ from eenet_jax.errors import UserError
 
 FOLDER = "checkpoints"
 METRIC = "val_accuracy"
+UNVALIDATED = -1.0  # accuracy of a state that was saved between validations
 
 
 def open_checkpoints(
@@ -47,7 +48,8 @@ def save(
       checkpointer: Where to.
       step: Steps done.
       state: The ``TrainState``.
-      accuracy: Mean validation accuracy over exits, by which "best" is chosen.
+      accuracy: Mean validation accuracy over exits, by which "best" is chosen; or
+        UNVALIDATED, which is never the best while there are others.
     """
     copy = jax.tree.map(jnp.copy, state.stored())
     checkpointer.save_async(step, copy, metrics={METRIC: accuracy})

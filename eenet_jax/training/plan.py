@@ -120,7 +120,7 @@ def build_plan(
             out_shardings=distributed.replicated(mesh),
             compiler_options=QUICK_COMPILE if on_cpu else None,
         ),
-        jax.jit(chunk, donate_argnums=0),
+        jax.jit(chunk, donate_argnums=0, out_shardings=distributed.replicated(mesh)),
         feed,
         cached,
         objective.heads,
