@@ -113,15 +113,17 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
-        elif isinstance(error, jax.errors.JaxRuntimeError):
-            print(f"{_LOST}\n({_first_line(error)})", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+        try:
+            if isinstance(error, UserError):
+                print(f"error: {error}", file=sys.stderr)
+            elif isinstance(error, jax.errors.JaxRuntimeError):
+                print(f"{_LOST}\n({_first_line(error)})", file=sys.stderr)
+            else:
+                traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
 
 
 def _say_when_aborted() -> None:
@@ -133,8 +135,10 @@ def _say_when_aborted() -> None:
 
     def ended(number: int) -> None:
         del number
-        os.write(2, f"{_LOST}\n".encode())
-        os._exit(1)
+        try:
+            os.write(2, f"{_LOST}\n".encode())
+        finally:
+            os._exit(1)
 
     global _handler  # the C library keeps no reference
     _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(ended)

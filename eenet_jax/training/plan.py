@@ -108,6 +108,7 @@ def build_plan(
             loss_fn=objective.loss(total),
             ema_decay=config.train.ema_decay,
             trained=objective.trained,
+            accumulate=config.train.accumulate,
         ),
     )
     on_cpu = jax.default_backend() == "cpu"

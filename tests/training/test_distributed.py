@@ -49,8 +49,7 @@ def start(
         flags += [f"--num_processes={num_processes}"]
     return [
         subprocess.Popen(
-            [sys.executable, "train.py", *flags]
-            + [f"--process_id={index}"] * together,
+            [sys.executable, "train.py", *flags] + [f"--process_id={index}"] * together,
             cwd=ROOT,
             env={
                 **os.environ,
