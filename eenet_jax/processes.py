@@ -23,6 +23,11 @@ HEARTBEAT_S = 30
 # Seconds that a process waits at the end for the first one to write.
 LAST_WAIT_S = 3600
 
+_ABSENT = (
+    "error: --distributed: not all processes came. Start one for each --process_id, "
+    "give all of them the same --coordinator_address=HOST:PORT, of process 0, and let "
+    "them reach it"
+)
 _LOST = (
     "error: another process of this run was lost, or ended with an error of its own "
     "(see its output), so this one ended too. Start the same command again for every "
@@ -53,13 +58,14 @@ def start(
         "num_processes": num_processes,
         "process_id": process_id,
     }
+    _say_when_aborted(_ABSENT)
     try:
         jax.distributed.initialize(
             **given,
             heartbeat_timeout_seconds=HEARTBEAT_S,
             shutdown_timeout_seconds=LAST_WAIT_S,
         )
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, IndexError, RuntimeError) as error:
         shown = ", ".join(f"--{name}={value}" for name, value in given.items())
         raise UserError(
             f"--distributed ({shown}): the processes do not find each other "
@@ -67,7 +73,7 @@ def start(
             "these flags out; elsewhere give all three, the same "
             "--coordinator_address=HOST:PORT of the first process to all"
         ) from None
-    _say_when_aborted()
+    _say_when_aborted(_LOST)
     count = jax.process_count()
     if jax.local_device_count() * count != jax.device_count():
         raise UserError(
@@ -116,7 +122,7 @@ def ending_together() -> Iterator[None]:
         try:
             if isinstance(error, UserError):
                 print(f"error: {error}", file=sys.stderr)
-            elif isinstance(error, jax.errors.JaxRuntimeError):
+            elif isinstance(error, jax.errors.JaxRuntimeError | TimeoutError):
                 print(f"{_LOST}\n({_first_line(error)})", file=sys.stderr)
             else:
                 traceback.print_exc()
@@ -126,8 +132,8 @@ def ending_together() -> Iterator[None]:
             os._exit(1)
 
 
-def _say_when_aborted() -> None:
-    """Lets a process that JAX aborts, for another was lost, say what to do.
+def _say_when_aborted(text: str) -> None:
+    """Lets a process that JAX aborts, for another is missing, say what to do.
 
     JAX offers no other way to hear of it. ``abort`` raises the signal in the thread
     that calls it, so the handler may do what a function may.
@@ -136,13 +142,14 @@ def _say_when_aborted() -> None:
     def ended(number: int) -> None:
         del number
         try:
-            os.write(2, f"{_LOST}\n".encode())
+            os.write(2, f"{text}\n".encode())
         finally:
             os._exit(1)
 
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(ended)
+    ctypes.CDLL(None).signal(signal.SIGABRT, handler)
     global _handler  # the C library keeps no reference
-    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(ended)
-    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+    _handler = handler
 
 
 _handler = None
