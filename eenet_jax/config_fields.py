@@ -89,6 +89,7 @@ FIELDS: Mapping[str, Field] = {
     "train.cache_gib": _at_least(0),
     "train.batch_size": _at_least(1, int),
     "train.accumulate": _at_least(1, int),
+    "train.fsdp": Field(bool),
     "train.epochs": _at_least(1, int),
     "train.max_steps": _at_least(0, int),
     "train.eval_epochs": _at_least(1, int),
@@ -122,6 +123,7 @@ FIELDS: Mapping[str, Field] = {
 NEW: Mapping[str, Any] = {
     "train.patience": 0,
     "train.accumulate": 1,
+    "train.fsdp": False,
     "loss.exit_weights": (),
     "gates.inputs": "",
     "gates.alpha": 0.5,

@@ -31,6 +31,29 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, DATA_AXIS))
 
 
+def spread(shapes: Any, mesh: Mesh) -> Any:
+    """Returns shardings that cut each array over the devices, none has it whole.
+
+    An array is cut along the longest axis that the devices divide. Vectors, which are
+    small, and arrays without such an axis stay whole.
+
+    Args:
+      shapes: Pytree of what has a shape.
+      mesh: The devices.
+
+    Returns:
+      A ``NamedSharding`` for each leaf.
+    """
+
+    def sharding(leaf: Any) -> NamedSharding:
+        even = [i for i, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        if len(leaf.shape) < 2 or not even:
+            return replicated(mesh)
+        return batch_sharding(mesh, max(even, key=lambda i: leaf.shape[i]))
+
+    return jax.tree.map(sharding, shapes)
+
+
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Puts arrays that every process has whole on the devices.
 
@@ -72,6 +95,8 @@ def compute_dtype(name: str) -> str:
 
 
 def _put_global(leaf: Any, sharding: NamedSharding) -> jax.Array:
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
     if isinstance(leaf, jax.Array):
         return jax.jit(_same, out_shardings=sharding)(leaf)
     array = np.asarray(leaf)

@@ -82,8 +82,9 @@ def load_trained(
     mesh = distributed.data_mesh()
     dataset = config_lib.load_data(config)
     plan = build_plan(config, dataset, mesh)
-    state = checkpoint.restore(workdir, step, abstract_state(plan, mesh))
-    backbone, variables = plan.backbone, state.eval_variables
+    state = checkpoint.restore(workdir, step, abstract_state(plan))
+    backbone = plan.backbone
+    variables = distributed.replicate(state.eval_variables, mesh)
     if int8:
         workers = config.data.num_workers
         backbone, variables = quantised.in_int8(backbone, variables, dataset, workers)

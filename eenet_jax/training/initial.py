@@ -87,8 +87,8 @@ def imported_state(
     variables = distributed.replicate(variables, mesh)
     average = None if state.average is None else jax.tree.map(jnp.copy, variables)
     best = state.best and BestHeads.start(variables, state.best.variables["params"])
-    best = distributed.replicate(best, mesh)
-    return state.replace(variables=variables, average=average, best=best), fresh
+    state = state.replace(variables=variables, average=average, best=best)
+    return plan.place(state), fresh
 
 
 def _stages_of_run(workdir: pathlib.Path) -> dict[str, np.ndarray]:

@@ -82,7 +82,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     start = latest_step(workdir)
     if start:
-        state = checkpoint.restore(workdir, start, abstract_state(plan, mesh))
+        state = checkpoint.restore(workdir, start, abstract_state(plan))
     else:
         state = initial_state(config, plan, key_init, mesh)
     processes.wait("before the first process writes to the workdir")
@@ -197,13 +197,9 @@ def latest_step(workdir: pathlib.Path) -> int:
     return max(checkpoint.saved_steps(workdir), default=0)
 
 
-def abstract_state(plan: Plan, mesh: jax.sharding.Mesh) -> TrainState:
+def abstract_state(plan: Plan) -> TrainState:
     """Returns the shapes, types and shardings of a run's state."""
-    sharding = distributed.replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(plan.init, jax.random.key(0)),
-    )
+    return jax.eval_shape(plan.init, jax.random.key(0))
 
 
 def _epoch_runner(

@@ -36,14 +36,14 @@ def get_config():
 
 
 def start(
-    config: pathlib.Path, workdir: pathlib.Path, num_processes: int = 2
+    config: pathlib.Path, workdir: pathlib.Path, num_processes: int = 2, *more: str
 ) -> list[subprocess.Popen]:
     """Starts train.py: two processes of two devices, or one of one."""
     together = num_processes > 1
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    flags = [f"--config={config}", f"--workdir={workdir}"]
+    flags = [f"--config={config}", f"--workdir={workdir}", *more]
     if together:
         flags += ["--distributed", f"--coordinator_address={address}"]
         flags += [f"--num_processes={num_processes}"]
@@ -117,19 +117,36 @@ def together(tmp_path_factory, config) -> pathlib.Path:
     return workdir
 
 
-@pytest.mark.slow
-def test_two_processes_end_with_the_parameters_of_one(
-    config, together, tmp_path
-) -> None:
-    workdir = tmp_path / "alone"
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, config) -> pathlib.Path:
+    """The workdir of a run of one process with one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
     ((status, _, err),) = finish(start(config, workdir, 1))
     assert status == 0, err
+    return workdir
 
-    def close(a, b):
+
+def close(a, b):
+    """Asserts that two trees of parameters are equal to 1e-5."""
+
+    def one(a, b):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5 * max(1, abs(a).max()))
 
-    jax.tree.map(close, parameters(workdir), parameters(together))
-    assert lines(workdir) == lines(together)
+    jax.tree.map(one, a, b)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_parameters_of_one(alone, together) -> None:
+    close(parameters(alone), parameters(together))
+    assert lines(alone) == lines(together)
+
+
+@pytest.mark.slow
+def test_parameters_cut_over_two_processes(config, alone, tmp_path) -> None:
+    workdir = tmp_path / "run"
+    (status, _, err), _ = finish(start(config, workdir, 2, "--config.train.fsdp=True"))
+    assert status == 0, err
+    close(parameters(alone), parameters(workdir))
 
 
 @pytest.mark.slow
@@ -178,7 +195,7 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [1, 2])
 def test_sigterm_saves_and_the_run_goes_on(
-    config, together, tmp_path, num_processes
+    config, alone, together, tmp_path, num_processes
 ) -> None:
     workdir = tmp_path / "run"
     processes = start(config, workdir, num_processes)
@@ -194,7 +211,7 @@ def test_sigterm_saves_and_the_run_goes_on(
 
     (status, _, err), *_ = finish(start(config, workdir, num_processes))
     assert status == 0, err
-    if num_processes == 2:
-        equal = jax.tree.map(np.array_equal, parameters(workdir), parameters(together))
-        assert all(jax.tree.leaves(equal))
-        assert lines(workdir) == lines(together)
+    whole = together if num_processes == 2 else alone
+    equal = jax.tree.map(np.array_equal, parameters(workdir), parameters(whole))
+    assert all(jax.tree.leaves(equal))
+    assert lines(workdir) == lines(whole)
