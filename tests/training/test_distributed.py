@@ -126,18 +126,19 @@ def alone(tmp_path_factory, config) -> pathlib.Path:
     return workdir
 
 
-def close(a, b):
-    """Asserts that two trees of parameters are equal to 1e-5."""
+def close(a, b, tolerance):
+    """Asserts that two trees of parameters are equal to a tolerance."""
 
     def one(a, b):
-        np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5 * max(1, abs(a).max()))
+        atol = tolerance * max(1, abs(a).max())
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=atol)
 
     jax.tree.map(one, a, b)
 
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_parameters_of_one(alone, together) -> None:
-    close(parameters(alone), parameters(together))
+    close(parameters(alone), parameters(together), 1e-5)
     assert lines(alone) == lines(together)
 
 
@@ -146,7 +147,8 @@ def test_parameters_cut_over_two_processes(config, alone, tmp_path) -> None:
     workdir = tmp_path / "run"
     (status, _, err), _ = finish(start(config, workdir, 2, "--config.train.fsdp=True"))
     assert status == 0, err
-    close(parameters(alone), parameters(workdir))
+    # Sums over cut axes are taken in another order, and 40 steps add to that.
+    close(parameters(alone), parameters(workdir), 1e-3)
 
 
 @pytest.mark.slow
