@@ -143,6 +143,27 @@ def test_two_processes_end_with_the_parameters_of_one(alone, together) -> None:
 
 
 @pytest.mark.slow
+def test_heads_on_a_network_of_a_run_elsewhere(config, alone, together, tmp_path):
+    # Each starts from the other's stages; features are cached, and gates follow.
+    found = []
+    for count, first in ((1, together), (2, alone)):
+        flags = ["objective=exits", "patience=1", "epochs=2"]
+        flags = [f"--config.train.{flag}" for flag in flags]
+        flags += ["--config.data.flip=False", "--config.gates.inputs=average"]
+        workdir = tmp_path / f"run{count}"
+        flags.append(f"--config.init_from={first}")
+        (status, out, err), *_ = finish(start(config, workdir, count, *flags))
+        assert status == 0, err
+        assert "gates, alpha 0.5" in out and "features of the frozen" in err
+        found.append(load_predictions(workdir / "predictions.npz"))
+    one, two = found
+    np.testing.assert_allclose(one.test.logits, two.test.logits, atol=1e-3)
+    np.testing.assert_allclose(
+        one.val.features[0], two.val.features[0], rtol=1e-3, atol=1e-3
+    )
+
+
+@pytest.mark.slow
 def test_parameters_cut_over_two_processes(config, alone, tmp_path) -> None:
     workdir = tmp_path / "run"
     (status, _, err), _ = finish(start(config, workdir, 2, "--config.train.fsdp=True"))
