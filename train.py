@@ -97,6 +97,7 @@ def main(argv: Sequence[str]) -> None:
         predictions = trained.workdir_predictions(workdir)
         if processes.is_first():
             _report(config, workdir, predictions)
+        processes.wait("until the first process has reported")
 
 
 def _report(config: Any, workdir: pathlib.Path, predictions: Any) -> None:

@@ -20,8 +20,6 @@ from eenet_jax.errors import Preempted, UserError
 
 # Seconds until a process that says nothing any more counts as lost.
 HEARTBEAT_S = 30
-# Seconds that a process waits at the end for the first one to write.
-LAST_WAIT_S = 3600
 
 _ABSENT = (
     "error: --distributed: not all processes came. Start one for each --process_id, "
@@ -60,11 +58,7 @@ def start(
     }
     _say_when_aborted(_ABSENT)
     try:
-        jax.distributed.initialize(
-            **given,
-            heartbeat_timeout_seconds=HEARTBEAT_S,
-            shutdown_timeout_seconds=LAST_WAIT_S,
-        )
+        jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT_S)
     except (ValueError, IndexError, RuntimeError) as error:
         shown = ", ".join(f"--{name}={value}" for name, value in given.items())
         raise UserError(
