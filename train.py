@@ -1,6 +1,8 @@
 """Trains a multi-exit network and saves its predictions.
 
 python train.py --config=configs/digits.py --workdir=runs/digits
+
+On many hosts the same command is started on each, with --distributed.
 """
 
 import pathlib
@@ -42,6 +44,22 @@ _ALPHA = flags.DEFINE_float(
     "Short for --config.gates.alpha: the weight of cost, from 0 to 1, of LEENet's "
     "gates. A finished run trains its gates anew for another.",
 )
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed",
+    False,
+    "This is one of several processes that train together, in one workdir that all can "
+    "reach. On TPU pods, Slurm, Kubernetes and MPI they find each other; elsewhere "
+    "give the three flags below.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of the first process."
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes train together.", lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Which of them this one is, from 0.", lower_bound=0
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -65,16 +83,24 @@ def main(argv: Sequence[str]) -> None:
                 "say average"
             )
         config.gates.alpha = _ALPHA.value
+    for flag in (_COORDINATOR, _NUM_PROCESSES, _PROCESS_ID):
+        if flag.value is not None and not _DISTRIBUTED.value:
+            raise errors.UserError(
+                f"--{flag.name}={flag.value} is for --distributed; give it too"
+            )
     if _SWEEP.value is not None:
         run_sweep(config)
         return
     if _SWEEP_INDEX.value is not None or _SWEEP_LIST.value:
         raise errors.UserError("--sweep is missing; name axes, as in --sweep=seed")
     prepare()
-    from eenet_jax import runs
+    from eenet_jax import processes, runs
 
-    runs.run(config, pathlib.Path(_WORKDIR.value))
-    print(f"next: python evaluate.py --workdir={_WORKDIR.value}")
+    workdir = pathlib.Path(_WORKDIR.value)
+    with processes.ending_together():
+        runs.run(config, workdir)
+        if processes.is_first():
+            print(f"next: python evaluate.py --workdir={workdir}")
 
 
 def run_sweep(config: ml_collections.ConfigDict) -> None:
@@ -84,11 +110,20 @@ def run_sweep(config: ml_collections.ConfigDict) -> None:
     if _SWEEP_LIST.value:
         print(sweep.listing(points))
         return
+    if _DISTRIBUTED.value and _SWEEP_INDEX.value is None:
+        raise errors.UserError(
+            "--sweep with --distributed takes one run at a time; give --sweep_index"
+        )
     workdir = pathlib.Path(_WORKDIR.value)
     prepare(compiled=workdir / "compiled")
-    from eenet_jax import runs, sweep_runs
+    from eenet_jax import processes, runs, sweep_runs
 
-    rows = sweep_runs.run_points(points, config, workdir, runs.run, _SWEEP_INDEX.value)
+    with processes.ending_together():
+        rows = sweep_runs.run_points(
+            points, config, workdir, runs.run, _SWEEP_INDEX.value
+        )
+    if not processes.is_first():
+        return
     print(sweep_runs.table(rows))
     print(f"written: {workdir / 'sweep.csv'}, {workdir / 'summary.csv'}")
     tried = rows if _SWEEP_INDEX.value is None else [rows[_SWEEP_INDEX.value]]
@@ -104,8 +139,10 @@ def prepare(compiled: pathlib.Path | None = None) -> None:
     """Starts JAX; ``compiled`` is where runs find what others have compiled."""
     import jax  # only once the flags are read
 
-    from eenet_jax import memory
+    from eenet_jax import memory, processes
 
+    if _DISTRIBUTED.value:
+        processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if jax.default_backend() == "cpu":
         memory.keep_freed()
     if compiled is not None and not jax.config.jax_compilation_cache_dir:

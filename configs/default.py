@@ -82,6 +82,13 @@ def get_config() -> ml_collections.ConfigDict:
     # the run ends when none has become better in so many validations; 0 for neither.
     c.train.patience = 0
     c.train.batch_size = 128  # over all devices
+    # Parts that a batch is cut into where it does not fit: the devices take one after
+    # the other, and a step follows the mean gradient. BatchNorm sees parts, not the
+    # whole batch. On CPUs it is slow (a loop around convolutions).
+    c.train.accumulate = 1
+    # True: parameters and optimiser state are cut over the devices, each of which
+    # fetches the rest of a layer when it is due, for networks that would fill a device.
+    c.train.fsdp = False
     c.train.epochs = 10
     c.train.max_steps = 0  # ends the run earlier, for a quick try; 0 for no limit
     c.train.eval_epochs = 1  # validate and save a checkpoint every so many epochs

@@ -1,17 +1,18 @@
 """Checkpoints of a run: the latest and the best, through Orbax."""
 
 import pathlib
-import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint.experimental.v1 as ocp
 
 from eenet_jax.errors import UserError
 
 FOLDER = "checkpoints"
 METRIC = "val_accuracy"
+UNVALIDATED = -1.0  # accuracy of a state that was saved between validations
 
 
 def open_checkpoints(
@@ -47,7 +48,8 @@ def save(
       checkpointer: Where to.
       step: Steps done.
       state: The ``TrainState``.
-      accuracy: Mean validation accuracy over exits, by which "best" is chosen.
+      accuracy: Mean validation accuracy over exits, by which "best" is chosen; or
+        UNVALIDATED, which is never the best while there are others.
     """
     copy = jax.tree.map(jnp.copy, state.stored())
     checkpointer.save_async(step, copy, metrics={METRIC: accuracy})
@@ -109,6 +111,8 @@ def restore(workdir: pathlib.Path, step: int, abstract: Any) -> Any:
     try:
         with open_checkpoints(workdir) as checkpointer:
             return abstract.replace(**checkpointer.load(step, abstract.stored()))
+    except TimeoutError:  # another process of the run was lost
+        raise
     except Exception as error:  # Orbax has no common class for a damaged checkpoint
         reason = str(error).strip().splitlines()[0][:200] if str(error) else repr(error)
         raise UserError(
@@ -126,9 +130,13 @@ def restore_as_saved(workdir: pathlib.Path, step: int) -> Any:
     """
     path = workdir / FOLDER / str(step)
     try:
-        with open_checkpoints(workdir) as checkpointer, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Sharding info not provided")
-            return jax.device_get(checkpointer.load(step))
+        with open_checkpoints(workdir) as checkpointer:
+            saved = checkpointer.metadata(step).metadata
+            # Asked for as NumPy: the devices it was saved from may be others.
+            hosted = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), saved)
+            return checkpointer.load(step, hosted)
+    except TimeoutError:  # as above
+        raise
     except Exception as error:  # as above
         raise UserError(f"the checkpoint {path} is damaged ({error})") from error
 

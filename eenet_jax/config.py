@@ -68,12 +68,15 @@ def _unknown_and_missing(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterator[str]:
     """Yields what only shows when fields are taken together."""
-    for name in ("train", "eval"):
-        size = config[name].batch_size
-        if size % num_devices:
+    for name, parts in (("train", config.train.accumulate), ("eval", 1)):
+        size, unit = config[name].batch_size, num_devices * parts
+        if size % unit:
+            by = f"the {num_devices} devices"
+            if parts > 1:
+                by = f"train.accumulate={parts} times {by}"
             yield (
-                f"{name}.batch_size={size} is not divisible by the {num_devices} "
-                f"devices; take {max(size // num_devices, 1) * num_devices}"
+                f"{name}.batch_size={size} is not divisible by {by}; take "
+                f"{max(size // unit, 1) * unit}"
             )
     if config.schedule.name == "multistep" and not config.schedule.milestones:
         yield "schedule.milestones=() must name an epoch for schedule.name='multistep'"

@@ -88,6 +88,8 @@ FIELDS: Mapping[str, Field] = {
     "train.patience": _at_least(0, int),
     "train.cache_gib": _at_least(0),
     "train.batch_size": _at_least(1, int),
+    "train.accumulate": _at_least(1, int),
+    "train.fsdp": Field(bool),
     "train.epochs": _at_least(1, int),
     "train.max_steps": _at_least(0, int),
     "train.eval_epochs": _at_least(1, int),
@@ -120,6 +122,8 @@ FIELDS: Mapping[str, Field] = {
 # Fields that runs of earlier versions lack, with the values that they ran with.
 NEW: Mapping[str, Any] = {
     "train.patience": 0,
+    "train.accumulate": 1,
+    "train.fsdp": False,
     "loss.exit_weights": (),
     "gates.inputs": "",
     "gates.alpha": 0.5,

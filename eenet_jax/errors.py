@@ -11,12 +11,18 @@ class UserError(ValueError):
     """A mistake in what the user gave: the message names field, value and remedy."""
 
 
+class Preempted(Exception):
+    """The run was told to stop, and has saved what it needs to go on."""
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs a command's ``main`` under absl; mistakes end in one line and status 1.
 
     A wrong flag, an unknown config field and a ``UserError`` are printed as
     ``error: ...`` on stderr, without a traceback. Anything else is a bug of ours and
     keeps its traceback.
+
+    A run that was told to stop ends with status 143, that of SIGTERM.
 
     Args:
       main: Takes the arguments left after flag parsing, the program's name first.
@@ -39,6 +45,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             main(argv)
         except UserError as error:
             _stop(str(error))
+        except Preempted as stopped:
+            print(stopped, file=sys.stderr)
+            raise SystemExit(143) from None
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise SystemExit(130) from None

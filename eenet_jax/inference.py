@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eenet_jax import distributed, predictions
+from eenet_jax import distributed, predictions, processes
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.data import inputs as inputs_lib
 from eenet_jax.data.datasets import Dataset, Split
@@ -20,6 +20,7 @@ from eenet_jax.writers import Progress
 class Predictor:
     """Runs a backbone in evaluation mode over the splits of a data set.
 
+    Of several processes each sends its part of every batch, and all have the results.
     Compiled once for every shape of batch; the variables are an argument, so it serves
     every checkpoint and every epoch.
 
@@ -90,16 +91,17 @@ class Predictor:
 
     def accuracy(self, variables: Any, split: Split) -> np.ndarray:
         """Returns the share of a split that each exit gets right, float64 ``[K]``."""
+        by_batch = distributed.batch_sharding(self._mesh)
         counts = [
             self._counts(
                 variables,
-                self._put(batch.inputs),
-                self._put(split.labels[np.minimum(batch.rows, len(split.labels) - 1)]),
-                self._put(batch.mask),
+                distributed.put_part(batch.inputs, by_batch),
+                distributed.put(split.labels[batch.rows], by_batch),
+                distributed.put(batch.mask, by_batch),
             )
             for batch in self._batches(split)
         ]
-        return np.sum(jax.device_get(counts), axis=0) / len(split.labels)
+        return np.sum(distributed.to_host(counts), axis=0) / len(split.labels)
 
     def _gather(
         self, split: Split, label: str, function: Callable[[Any], Any], axis: int = 0
@@ -109,11 +111,14 @@ class Predictor:
             inputs_lib.num_eval_batches(self._dataset, split, self._batch_size),
             0,
             "batch",
+            shown=processes.is_first(),
         )
+        by_batch = distributed.batch_sharding(self._mesh)
         empty = functools.partial(_empty_like, axis=axis, size=len(split.labels))
         gathered: Any = None
         for batch in self._batches(split):
-            values = function(self._put(batch.inputs))
+            sent = distributed.put_part(batch.inputs, by_batch)
+            values = distributed.to_host(function(sent))
             if gathered is None:
                 gathered = jax.tree.map(empty, values)
             fill = functools.partial(_fill, batch=batch, axis=axis)
@@ -124,11 +129,13 @@ class Predictor:
 
     def _batches(self, split: Split) -> Iterator[EvalBatch]:
         return inputs_lib.eval_batches(
-            self._dataset, split, self._batch_size, self._num_workers
+            self._dataset,
+            split,
+            self._batch_size,
+            self._num_workers,
+            host_index=jax.process_index(),
+            host_count=jax.process_count(),
         )
-
-    def _put(self, tree: Any) -> Any:
-        return jax.device_put(tree, distributed.batch_sharding(self._mesh))
 
     def _compute_logits(self, variables: Any, batch: Any) -> jax.Array:
         return self._backbone.apply(variables, self._prepare(batch))[0]
@@ -165,10 +172,12 @@ def evidence(
     return jnp.stack(logits, axis=1), tuple(features[:-1])
 
 
-def _fill(target: np.ndarray, value: Any, *, batch: EvalBatch, axis: int) -> None:
+def _fill(
+    target: np.ndarray, value: np.ndarray, *, batch: EvalBatch, axis: int
+) -> None:
     every, real = (slice(None),) * axis, batch.mask.astype(bool)
-    target[(*every, batch.rows[real])] = np.asarray(value)[(*every, real)]
+    target[(*every, batch.rows[real])] = value[(*every, real)]
 
 
-def _empty_like(value: jax.Array, *, axis: int, size: int) -> np.ndarray:
+def _empty_like(value: np.ndarray, *, axis: int, size: int) -> np.ndarray:
     return np.empty((*value.shape[:axis], size, *value.shape[axis + 1 :]), value.dtype)

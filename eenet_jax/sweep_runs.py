@@ -9,8 +9,8 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eenet_jax import sweep
-from eenet_jax.errors import UserError
+from eenet_jax import processes, sweep
+from eenet_jax.errors import Preempted, UserError
 from eenet_jax.files import write_table, write_text
 from eenet_jax.predictions import Predictions
 from eenet_jax.report.frontier import align
@@ -63,8 +63,9 @@ def run_points(
         except OSError as error:
             raise UserError(f"{folder} cannot be made: {error}") from None
         became = _attempt(run, configs[i], folder)
-        write_text(folder / FILE, json.dumps(became, indent=2) + "\n")
-        write_tables(states(points, workdir), workdir)
+        if processes.is_first():
+            write_text(folder / FILE, json.dumps(became, indent=2) + "\n")
+            write_tables(states(points, workdir), workdir)
     return states(points, workdir)
 
 
@@ -73,6 +74,8 @@ def _attempt(
 ) -> dict[str, Any]:
     try:
         predictions = run(config, folder)
+    except Preempted:
+        raise
     except UserError as error:
         print(f"failed: {error}", flush=True)
         return {"state": "failed", "error": str(error)}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from eenet_jax import checkpoint, distributed, quantised
+from eenet_jax import checkpoint, distributed, processes, quantised
 from eenet_jax import config as config_lib
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import (
@@ -82,8 +82,9 @@ def load_trained(
     mesh = distributed.data_mesh()
     dataset = config_lib.load_data(config)
     plan = build_plan(config, dataset, mesh)
-    state = checkpoint.restore(workdir, step, abstract_state(plan, mesh))
-    backbone, variables = plan.backbone, state.eval_variables
+    state = checkpoint.restore(workdir, step, abstract_state(plan))
+    backbone = plan.backbone
+    variables = distributed.replicate(state.eval_variables, mesh)
     if int8:
         workers = config.data.num_workers
         backbone, variables = quantised.in_int8(backbone, variables, dataset, workers)
@@ -160,19 +161,24 @@ def workdir_predictions(
     """
     path = reports_dir(workdir, int8) / "predictions.npz"
     config = config_lib.read(workdir)
-    kind, scaled = config.gates.inputs, config.eval.train_samples > 0
     step = checkpoint.choose_step(workdir, which)
-    if path.exists():
+    if processes.as_first(path.exists()):
         predictions = load_predictions(path)
-        kept = predictions.gate_inputs if predictions.val.features else ""
-        enough = kind in ("", kept)
-        if scaled and predictions.activation_mean is None:
-            enough = False
-        if predictions.checkpoint_step == step and enough:
+        if predictions.checkpoint_step == step and _suffice(config, predictions):
             return predictions
     predictions = predict(load_trained(workdir, which, int8=int8))
-    save_predictions(path, predictions)
+    if processes.is_first():
+        save_predictions(path, predictions)
     return predictions
+
+
+def _suffice(config: ml_collections.ConfigDict, predictions: Predictions) -> bool:
+    """Says whether predictions hold what gates read and the scale of the logits."""
+    kept = predictions.gate_inputs if predictions.val.features else ""
+    scaled = predictions.activation_mean is not None
+    return config.gates.inputs in ("", kept) and (
+        scaled or not config.eval.train_samples
+    )
 
 
 def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset | None:

@@ -40,6 +40,16 @@ class MetricWriter:
         self._events.close()
 
 
+class NoWriter:
+    """Takes scalars and writes nothing, in all processes of a run but the first."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Does nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 def _drop_after(path: pathlib.Path, step: int) -> None:
     if not path.exists():
         return
@@ -54,14 +64,22 @@ def _drop_after(path: pathlib.Path, step: int) -> None:
 
 
 class Progress:
-    """A bar on a terminal, plain lines elsewhere; both on stderr."""
+    """A bar on a terminal, plain lines elsewhere; both on stderr.
 
-    def __init__(self, total: int, done: int, unit: str):
+    Args:
+      total: What there is to do.
+      done: What is done already.
+      unit: What is counted, in the singular.
+      shown: False for silence, in all processes of a run but the first.
+    """
+
+    def __init__(self, total: int, done: int, unit: str, *, shown: bool = True):
+        self._shown = shown
         self._bar = tqdm(
             total=total,
             initial=done,
             unit=unit,
-            disable=not sys.stderr.isatty(),
+            disable=not (shown and sys.stderr.isatty()),
             dynamic_ncols=True,
         )
 
@@ -72,7 +90,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Prints a line that stays."""
-        tqdm.write(text, file=sys.stderr)
+        if self._shown:
+            tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
         """Leaves the bar as it stands."""

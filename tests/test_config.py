@@ -158,6 +158,7 @@ BAD = [
     ("gates.inputs", "mean", "gates.inputs='mean' must be one of , flat, average"),
     ("gates.alpha", 1.5, r"gates.alpha=1.5 must be in \[0, 1\]"),
     ("eval.batch_size", 4, "eval.batch_size=4 is not divisible by the 8 devices"),
+    ("train.accumulate", 3, "train.accumulate=3 times the 8 devices; take 120"),
 ]
 
 

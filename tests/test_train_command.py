@@ -160,6 +160,7 @@ MISTAKES = [
     (["stray"], "unexpected argument 'stray'"),
     (["--config.init_from=none.npz"], "none.npz is not there"),
     (["--alpha=0.3"], "--alpha=0.3 is for gates; give --config.gates.inputs"),
+    (["--num_processes=2"], "--num_processes=2 is for --distributed; give it too"),
     (["--workdi=x"], "Did you mean: workdir"),
 ]
 

@@ -1,8 +1,9 @@
 """Feeds: how the batches of a training split reach the compiled steps.
 
 A memory feed keeps the whole split on the devices and sends row numbers; a stream feed
-sends decoded batches. Both draw an epoch's order from the seed and the epoch alone, so
-a resumed run sees the batches that it would have seen.
+sends decoded batches, of which each process decodes its part. Both draw an epoch's
+order from the seed and the epoch alone, so a resumed run sees the batches that it would
+have seen.
 """
 
 import sys
@@ -30,6 +31,11 @@ class Call(NamedTuple):
     inputs: Any
     labels: jax.Array
     rows: jax.Array | None
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        return 1 if self.rows is None else len(self.rows)
 
 
 class Feed(Protocol):
@@ -97,7 +103,7 @@ class MemoryFeed:
             most = 1
         for i in range(start, stop, most):
             part = rows[i : min(i + most, stop)]
-            yield Call(*self._groups[chosen[i]], jax.device_put(part, by_batch))
+            yield Call(*self._groups[chosen[i]], distributed.put(part, by_batch))
 
     def input_wait(self) -> float | None:
         """Returns None: nothing is waited for."""
@@ -152,6 +158,8 @@ class StreamFeed:
                 epoch=epoch,
                 start_step=start,
                 stop_step=sys.maxsize,
+                host_index=jax.process_index(),
+                host_count=jax.process_count(),
                 **self._options,
             )
             self._source = self._clock.watch(batches_of_run)
@@ -159,7 +167,7 @@ class StreamFeed:
         for step in range(first, first + stop - start):
             batch = next(self._source)
             self._next = step + 1
-            yield Call(*jax.device_put(batch, sharding), None)
+            yield Call(*distributed.put_part(batch, sharding), None)
 
     def input_wait(self) -> float:
         """Returns the share of time spent waiting for input since the last call."""

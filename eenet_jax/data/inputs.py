@@ -24,7 +24,7 @@ class EvalBatch(NamedTuple):
     Attributes:
       rows: Which samples of the split, int ``[B]``; of padding any.
       mask: bool ``[B]``, False on padding.
-      inputs: Pytree of arrays ``[B, ...]``.
+      inputs: Pytree of arrays ``[B, ...]``, or of a host's part of them.
     """
 
     rows: np.ndarray
@@ -74,26 +74,48 @@ def train_groups(dataset: Dataset, batch_size: int) -> list[tuple[Any, np.ndarra
 
 
 def eval_batches(
-    dataset: Dataset, split: Split, batch_size: int, num_workers: int = 0
+    dataset: Dataset,
+    split: Split,
+    batch_size: int,
+    num_workers: int = 0,
+    *,
+    host_index: int = 0,
+    host_count: int = 1,
 ) -> Iterator[EvalBatch]:
-    """Yields every sample of a split once, in batches of ``batch_size``."""
+    """Yields every sample of a split once, in batches of ``batch_size``.
+
+    Args:
+      dataset: The data set.
+      split: Of it.
+      batch_size: Samples a batch, over all hosts.
+      num_workers: Processes that decode streamed images.
+      host_index: Which of the hosts this is: its inputs are its part of every batch,
+        while rows and mask are those of all.
+      host_count: How many there are; divides ``batch_size``.
+    """
+    local = batch_size // host_count
+    part = slice(host_index * local, (host_index + 1) * local)
     if isinstance(split, StreamSplit):
         streamed = stream.eval_batches(
-            split, batch_size=batch_size, num_workers=num_workers
+            split,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            host_index=host_index,
+            host_count=host_count,
         )
-        rows = np.arange(batch_size)
-        for i, (pixels, _, mask) in enumerate(streamed):
-            yield EvalBatch(rows + i * batch_size, mask, pixels)
+        parts = batches.eval_batches(len(split.labels), batch_size)
+        for rows, mask, (pixels, *_) in zip(*parts, streamed, strict=True):
+            yield EvalBatch(rows, mask, pixels)
     elif isinstance(split, ImageSplit):
         parts = batches.eval_batches(len(split.labels), batch_size)
         for rows, mask in zip(*parts, strict=True):
-            yield EvalBatch(rows, mask, split.images[rows])
+            yield EvalBatch(rows, mask, split.images[rows[part]])
     else:
         for members, length in _buckets(split, dataset.boundaries):
             parts = batches.eval_batches(len(members), batch_size)
             for index, mask in zip(*parts, strict=True):
                 rows = members[index]
-                yield EvalBatch(rows, mask, _texts(split, rows, length))
+                yield EvalBatch(rows, mask, _texts(split, rows[part], length))
 
 
 def num_eval_batches(dataset: Dataset, split: Split, batch_size: int) -> int:

@@ -63,6 +63,8 @@ def loaded(
         while pending:
             yield _joined(pending.popleft())
     except BrokenProcessPool as error:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # the pool would ask them with SIGTERM, and wait
         raise UserError(
             f"one of data.num_workers={num_workers} processes that load images "
             "died; if stderr has no reason above, memory ran out: take fewer of them"
@@ -82,10 +84,15 @@ _load: Load | None = None
 
 
 def _start(load: Load) -> None:
-    """Keeps ``load``; leaves Ctrl-C to the parent, and ends when the parent is gone."""
+    """Keeps ``load``; leaves Ctrl-C and SIGTERM to the parent, and ends with it.
+
+    The system may send them to all processes; the parent then still needs samples, to
+    stop where the run's other processes do.
+    """
     global _load
     _load = load
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

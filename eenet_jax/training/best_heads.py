@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eenet_jax import distributed
+
 
 class BestHeads(flax.struct.PyTreeNode):
     """The best that each trained head has been; a checkpoint holds it.
@@ -63,8 +65,8 @@ class BestHeads(flax.struct.PyTreeNode):
         }
         return BestHeads(
             kept,
-            jnp.asarray(np.where(better, found, self.accuracy)),
-            jnp.asarray(np.where(better, 0, self.waited + 1), jnp.int32),
+            _like(self.accuracy, np.where(better, found, self.accuracy)),
+            _like(self.waited, np.where(better, 0, np.asarray(self.waited) + 1)),
         )
 
     def put(self, variables: Any) -> Any:
@@ -77,3 +79,8 @@ class BestHeads(flax.struct.PyTreeNode):
     def stopped(self, patience: int) -> bool:
         """Says whether no head has become better in ``patience`` validations."""
         return bool((np.asarray(self.waited) >= patience).all())
+
+
+def _like(old: jax.Array, values: np.ndarray) -> jax.Array:
+    """Returns values in the type and on the devices of what they replace."""
+    return distributed.put(values.astype(old.dtype), old.sharding)

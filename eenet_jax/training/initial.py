@@ -1,14 +1,13 @@
 """The state that a run starts from: fresh, or with imported weights."""
 
 import pathlib
-import sys
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from eenet_jax import checkpoint, distributed
+from eenet_jax import checkpoint, distributed, processes
 from eenet_jax import config as config_lib
 from eenet_jax.backbones import from_torch, to_torch
 from eenet_jax.backbones.torch_names.bert import check_sizes
@@ -33,7 +32,7 @@ def initial_state(
         return plan.init(key)
     state, fresh = imported_state(config, plan, key, mesh)
     if fresh:
-        print(f"init_from: starting fresh: {', '.join(fresh)}", file=sys.stderr)
+        processes.say(f"init_from: starting fresh: {', '.join(fresh)}")
     return state
 
 
@@ -83,12 +82,13 @@ def imported_state(
             ) from None
         if imported.skipped:
             listed = from_torch.some(imported.skipped)
-            print(f"init_from: not taken: {listed}", file=sys.stderr)
+            processes.say(f"init_from: not taken: {listed}")
         variables, fresh = imported.variables, imported.fresh
     variables = distributed.replicate(variables, mesh)
     average = None if state.average is None else jax.tree.map(jnp.copy, variables)
     best = state.best and BestHeads.start(variables, state.best.variables["params"])
-    return state.replace(variables=variables, average=average, best=best), fresh
+    state = state.replace(variables=variables, average=average, best=best)
+    return plan.place(state), fresh
 
 
 def _stages_of_run(workdir: pathlib.Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,20 +9,21 @@ import jax
 import ml_collections
 import numpy as np
 
-from eenet_jax import checkpoint, distributed
+from eenet_jax import checkpoint, distributed, processes
 from eenet_jax import config as config_lib
 from eenet_jax.config_fields import AFTER_TRAINING
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed
 from eenet_jax.data.text_buckets import padding_waste
-from eenet_jax.errors import UserError
+from eenet_jax.errors import Preempted, UserError
 from eenet_jax.files import write_text
 from eenet_jax.inference import Predictor
+from eenet_jax.preemption import Notice
 from eenet_jax.training.initial import initial_state
 from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
 from eenet_jax.training.record import Recorder
 from eenet_jax.training.step import TrainState
-from eenet_jax.writers import MetricWriter, Progress
+from eenet_jax.writers import MetricWriter, NoWriter, Progress
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     """Trains a multi-exit backbone, going on from the latest checkpoint in ``workdir``.
 
     A run that was stopped at any point and started again ends with the parameters of
-    one that was not: all that a step needs follows from the config and the step.
+    one that was not: all that a step needs follows from the config and the step. All
+    processes of a run call this at the same time.
 
     Args:
       config: See ``configs/default.py``.
@@ -60,6 +61,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     Raises:
       UserError: If the config, the data, the workdir or a checkpoint is not usable, or
         the loss stops being finite.
+      Preempted: If SIGTERM came; what was done is saved.
     """
     # What to run, and on what.
     config_lib.validate(config, num_devices=jax.device_count())
@@ -80,9 +82,10 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     key_init, key_run = jax.random.split(jax.random.key(config.seed))
     start = latest_step(workdir)
     if start:
-        state = checkpoint.restore(workdir, start, abstract_state(plan, mesh))
+        state = checkpoint.restore(workdir, start, abstract_state(plan))
     else:
         state = initial_state(config, plan, key_init, mesh)
+    processes.wait("before the first process writes to the workdir")
     claim_workdir(config, workdir)
     if start >= plan.total_steps or _stopped(config, state):
         accuracy = predictor.accuracy(state.eval_variables, dataset.val)
@@ -91,28 +94,42 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     # Epoch by epoch.
     if dataset.kind == "text":
         waste = padding_waste(dataset.train.lengths, dataset.boundaries)
-        print(
+        processes.say(
             f"length buckets: {', '.join(map(str, dataset.boundaries))} tokens; "
-            f"{waste:.0%} of what is computed in training is padding",
-            file=sys.stderr,
+            f"{waste:.0%} of what is computed in training is padding"
         )
     feed = plan.feed
     if feed is None:
         feed = _cached_feed(config, plan, predictor, state.variables, dataset, mesh)
+    first = processes.is_first()
     recorder = Recorder(
-        MetricWriter(workdir, start),
-        Progress(plan.total_steps, start, "step"),
+        MetricWriter(workdir, start) if first else NoWriter(),
+        Progress(plan.total_steps, start, "step", shown=first),
         schedule=plan.schedule,
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=config.train.batch_size,
     )
-    run_epoch = _epoch_runner(config, plan, feed, mesh, recorder, key_run)
-    step, accuracy = start, np.zeros(plan.backbone.num_exits)
+    step, saved_at, accuracy = start, start, np.zeros(plan.backbone.num_exits)
     try:
-        with checkpoint.open_checkpoints(workdir, clean=True) as saved:
+        with (
+            Notice() as notice,
+            checkpoint.open_checkpoints(workdir, clean=True) as saved,
+            processes.ending_together(),  # without waiting for the checkpoints
+        ):
+            run_epoch = _epoch_runner(
+                config, plan, feed, mesh, recorder, key_run, notice
+            )
             while step < plan.total_steps:
                 epoch = step // plan.steps_per_epoch
                 state, step = run_epoch(state, step)
+                if step < min((epoch + 1) * plan.steps_per_epoch, plan.total_steps):
+                    recorder.flush()
+                    if step > saved_at:
+                        checkpoint.save(saved, step, state, checkpoint.UNVALIDATED)
+                    raise Preempted(
+                        f"stopped by SIGTERM; step {step} of {plan.total_steps} is "
+                        "saved, and the same command goes on from there"
+                    )
                 due = (epoch + 1) % config.train.eval_epochs == 0
                 if due or step >= plan.total_steps:
                     recorder.flush()
@@ -123,6 +140,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
                         state = state.replace(best=state.best.update(latest, accuracy))
                         accuracy[: plan.heads] = state.best.accuracy
                     checkpoint.save(saved, step, state, float(accuracy.mean()))
+                    saved_at = step
                 if due and _stopped(config, state):
                     break
     finally:
@@ -158,11 +176,13 @@ def check_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> N
 
 
 def claim_workdir(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Makes the workdir, with ``config.json`` in it.
+    """Makes the workdir, with ``config.json`` in it; the first process alone does.
 
     Raises:
       UserError: If it cannot be written.
     """
+    if not processes.is_first():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_text(workdir / "config.json", config_lib.to_json(config))
@@ -177,13 +197,9 @@ def latest_step(workdir: pathlib.Path) -> int:
     return max(checkpoint.saved_steps(workdir), default=0)
 
 
-def abstract_state(plan: Plan, mesh: jax.sharding.Mesh) -> TrainState:
+def abstract_state(plan: Plan) -> TrainState:
     """Returns the shapes, types and shardings of a run's state."""
-    sharding = distributed.replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(plan.init, jax.random.key(0)),
-    )
+    return jax.eval_shape(plan.init, jax.random.key(0))
 
 
 def _epoch_runner(
@@ -193,8 +209,12 @@ def _epoch_runner(
     mesh: jax.sharding.Mesh,
     recorder: Recorder,
     key: jax.Array,
+    notice: Notice,
 ) -> Callable[[TrainState, int], tuple[TrainState, int]]:
-    """Returns ``(state, step) -> (state, step)`` that takes the rest of one epoch."""
+    """Returns ``(state, step) -> (state, step)`` that takes the rest of one epoch.
+
+    Less of it where the run is told to stop.
+    """
     key = distributed.replicate(key, mesh)
 
     def run_epoch(state: TrainState, step: int) -> tuple[TrainState, int]:
@@ -204,10 +224,15 @@ def _epoch_runner(
             span = (first + start, first + end)
             metrics = []
             for call in feed.calls(epoch, *span, plan.steps_per_call):
+                if notice.reached(step, step + call.steps):
+                    if metrics:
+                        recorder.chunk(step, metrics, feed.input_wait())
+                    return state, step
                 state, result = plan.run_chunk(state, *call, key=key)
                 metrics.append(result)
-            recorder.chunk(step + end, metrics, feed.input_wait())
-        return state, step + count
+                step += call.steps
+            recorder.chunk(step, metrics, feed.input_wait())
+        return state, step
 
     return run_epoch
 
@@ -223,9 +248,8 @@ def _cached_feed(
     """Computes what the trained heads read, once for the whole run."""
     features = predictor.head_inputs(variables, dataset.train, plan.heads)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(features)) / 2**30
-    print(
-        f"features of the frozen network: {size:.2g} GiB, kept (no augmentation)",
-        file=sys.stderr,
+    processes.say(
+        f"features of the frozen network: {size:.2g} GiB, kept (no augmentation)"
     )
     return MemoryFeed(
         [(features, dataset.train.labels)],

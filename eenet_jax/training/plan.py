@@ -35,7 +35,8 @@ class Plan:
       backbone: The network, in the compute type of the devices at hand.
       tx: The optimiser.
       schedule: Learning rate of a step.
-      init: ``key -> TrainState`` on the mesh.
+      init: Jitted ``key -> TrainState``, on the mesh.
+      place: Jitted identity that puts a state where ``init`` has it; donates it.
       run_chunk: Jitted ``(state, inputs, labels, rows [S, B], key)``; donates state.
       feed: Batches of the training part; of what the heads read where ``cached``, and
         then still to be made by ``cached_feed``.
@@ -50,6 +51,7 @@ class Plan:
     tx: optax.GradientTransformation
     schedule: optax.Schedule
     init: Callable[[jax.Array], step.TrainState]
+    place: Callable[[step.TrainState], step.TrainState]
     run_chunk: Callable[..., Any]
     feed: Feed | None
     cached: bool
@@ -108,19 +110,24 @@ def build_plan(
             loss_fn=objective.loss(total),
             ema_decay=config.train.ema_decay,
             trained=objective.trained,
+            accumulate=config.train.accumulate,
         ),
     )
     on_cpu = jax.default_backend() == "cpu"
+    whole = placing = distributed.replicated(mesh)
+    if config.train.fsdp:
+        placing = distributed.spread(jax.eval_shape(init, jax.random.key(0)), mesh)
     return Plan(
         backbone,
         tx,
         schedule,
         jax.jit(
             init,
-            out_shardings=distributed.replicated(mesh),
+            out_shardings=placing,
             compiler_options=QUICK_COMPILE if on_cpu else None,
         ),
-        jax.jit(chunk, donate_argnums=0),
+        jax.jit(_same, donate_argnums=0, out_shardings=placing),
+        jax.jit(chunk, donate_argnums=0, out_shardings=(placing, whole)),
         feed,
         cached,
         objective.heads,
@@ -196,6 +203,10 @@ def _zeros(shapes: Any) -> Any:
 
 def _init(backbone, tx, x, key, **options):
     return step.init_state(backbone, tx, x, key=key, **options)
+
+
+def _same(state: step.TrainState) -> step.TrainState:
+    return state
 
 
 def _no_preparation(features: Any, *, key: jax.Array) -> Any:

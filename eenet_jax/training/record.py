@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from eenet_jax.errors import UserError
-from eenet_jax.writers import MetricWriter, Progress
+from eenet_jax.writers import MetricWriter, NoWriter, Progress
 
 
 class Recorder:
@@ -21,7 +21,7 @@ class Recorder:
 
     def __init__(
         self,
-        writer: MetricWriter,
+        writer: MetricWriter | NoWriter,
         progress: Progress,
         *,
         schedule: optax.Schedule,

@@ -1,6 +1,7 @@
 """One optimisation step, and a scanned chunk of them, as pure functions."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -97,6 +98,7 @@ def train_step(
     loss_fn: LossFn,
     ema_decay: float = 0.0,
     trained: Collection[str] | None = None,
+    accumulate: int = 1,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes one step.
 
@@ -110,6 +112,8 @@ def train_step(
       loss_fn: ``(logits [K, B, C], labels [B], step) -> [B]``.
       ema_decay: Decay of ``state.average``, where there is one.
       trained: Parts of the network that are trained, as "heads_0"; None for all.
+      accumulate: Parts that the batch is cut into. Forward and backward pass take one
+        part after the other, and the step follows the mean of their gradients.
 
     Returns:
       The state after the step, and ``{"loss": [], "correct": [K]}``: the mean loss and
@@ -118,26 +122,60 @@ def train_step(
 
     whole = state.variables["params"]
 
-    def objective(params):
-        variables = {**state.variables, "params": {**whole, **params}}
+    def objective(params, others, x, labels, key):
+        variables = {**others, "params": {**whole, **params}}
         logits, new = forward(variables, x, {"dropout": key})
-        return jnp.mean(loss_fn(logits, labels, state.step)), (logits, new)
+        loss = jnp.mean(loss_fn(logits, labels, state.step))
+        right = logits.argmax(-1) == labels[None, :]
+        correct = jnp.mean(right, axis=1, dtype=jnp.float32)
+        return loss, ({"loss": loss, "correct": correct}, new)
 
     params = _chosen(whole, trained)
-    value_and_grad = jax.value_and_grad(objective, has_aux=True)
-    (loss, (logits, new)), grads = value_and_grad(params)
+    others = {n: v for n, v in state.variables.items() if n != "params"}
+    grad = functools.partial(jax.grad(objective, has_aux=True), params)
+    if accumulate == 1:
+        grads, (metrics, new) = grad(others, x, labels, key)
+    else:
+        grads, metrics, new = _mean_of_parts(grad, others, x, labels, key, accumulate)
     updates, opt_state = tx.update(grads, state.opt_state, params)
     params = {**whole, **optax.apply_updates(params, updates)}
     variables = {"params": params, **new}
     average = state.average
     if average is not None:
         average = optax.incremental_update(variables, average, 1 - ema_decay)
-    right = logits.argmax(-1) == labels[None, :]
-    metrics = {"loss": loss, "correct": jnp.mean(right, axis=1, dtype=jnp.float32)}
     new_state = state.replace(
         step=state.step + 1, variables=variables, opt_state=opt_state, average=average
     )
     return new_state, metrics
+
+
+def _mean_of_parts(
+    grad: Callable[..., Any],
+    others: Any,
+    x: Any,
+    labels: jax.Array,
+    key: jax.Array,
+    count: int,
+) -> tuple[Any, Any, Any]:
+    """Returns mean gradient and metrics of ``count`` parts of a batch, and new state.
+
+    A part has every ``count``-th row, so that each device has rows of all of them.
+    """
+
+    def parts(rows: jax.Array) -> jax.Array:
+        return rows.reshape(-1, count, *rows.shape[1:]).swapaxes(0, 1)
+
+    def add(carry, part):
+        others, total = carry
+        grads, (metrics, new) = grad(others, *part)
+        return (new, jax.tree.map(jnp.add, total, (grads, metrics))), None
+
+    xs = (jax.tree.map(parts, x), parts(labels), jax.random.split(key, count))
+    one = jax.eval_shape(grad, others, *jax.tree.map(lambda a: a[0], xs))
+    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), (one[0], one[1][0]))
+    (new, total), _ = jax.lax.scan(add, (others, start), xs)
+    grads, metrics = jax.tree.map(lambda a: a / count, total)
+    return grads, metrics, new
 
 
 def _chosen(params: Any, trained: Collection[str] | None) -> dict[str, Any]:

@@ -41,6 +41,21 @@ def test_evaluation_sees_every_sample_once(dataset, batch_size):
     assert count == len(found)
 
 
+@pytest.mark.parametrize("dataset", [texts(), pictures()], ids=["texts", "pictures"])
+def test_hosts_have_parts_of_the_same_batches(dataset):
+    whole = list(inputs.eval_batches(dataset, dataset.test, 4))
+    hosts = [
+        inputs.eval_batches(dataset, dataset.test, 4, host_index=i, host_count=2)
+        for i in range(2)
+    ]
+    for batch, *parts in zip(whole, *hosts, strict=True):
+        for part in parts:
+            np.testing.assert_array_equal(part.rows, batch.rows)
+            np.testing.assert_array_equal(part.mask, batch.mask)
+        joined = jax.tree.map(lambda *a: np.concatenate(a), *(p.inputs for p in parts))
+        jax.tree.map(np.testing.assert_array_equal, joined, batch.inputs)
+
+
 def test_texts_are_cut_to_their_bucket_and_masked():
     dataset = texts()
     prepare = inputs.prepare_eval(dataset)
