@@ -28,8 +28,8 @@ def plan_ladders(profile: Profile) -> Plan:
 
     A smaller size costs its stage's time and the gathering; the whole batch costs no
     gathering. Before the first exit everyone is there. In a network of many exits,
-    stages are run in tiles instead: those that take least on average, were each number
-    of samples, from one to all, equally often left.
+    stages are run in tiles instead, of the size that takes least on average, were each
+    number of samples, from one to all, equally often left.
     """
     if len(profile.stage_ms) > MANY_EXITS:
         return _plan_tiles(profile)
@@ -47,18 +47,16 @@ def plan_ladders(profile: Profile) -> Plan:
 def _plan_tiles(profile: Profile) -> Plan:
     sizes, batch = np.array(profile.sizes), profile.batch_size
     # A call of its own, as each stage was timed, takes no less than any of them took.
-    ms = profile.stage_ms[1:] - profile.stage_ms.min()
+    # One size for all stages: their sum is surer than any of them.
+    ms = (profile.stage_ms[1:] - profile.stage_ms.min()).sum(axis=0)
     left = np.arange(1, batch + 1)
     passes = np.ceil(left[None] / sizes[:, None]).mean(axis=1)
-    # Of equal ones the largest.
-    tiles = sizes[::-1][np.argmin((passes * ms)[:, ::-1], axis=1)].tolist()
-    if min(tiles) == batch:
+    tile = int(sizes[::-1][np.argmin((passes * ms)[::-1])])  # of equal ones the largest
+    if tile == batch:
         reason = f"whole batches of {batch}: tiles take longer on {profile.device}"
     else:
-        counts = [f"{tiles.count(t)} of {t}" for t in sorted(set(tiles))]
-        reason = f"samples that are left of batches of {batch} run in tiles: stages "
-        reason += ", ".join(counts)
-    return Plan(((batch,), *tiles), reason)
+        reason = f"samples that are left of batches of {batch} run {tile} at a time"
+    return Plan(((batch,), *[tile] * (len(profile.stage_ms) - 1)), reason)
 
 
 def is_whole(ladder: Ladder, batch_size: int) -> bool:

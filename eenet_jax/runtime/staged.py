@@ -142,20 +142,26 @@ def run_batch(
             jnp.zeros(batch_size, jnp.float32),
         ),
     )
-    for k, ladder in enumerate(ladders):
+
+    def go_on(k: int, state: _State) -> tuple[jax.Array, ...]:
+        """Runs stages k, k + 1, ... while someone is there; returns the answers."""
         visit = functools.partial(_visit, backbone, variables, policy, latest_exit, k)
-        if k == 0:  # everyone is there
-            state = visit(batch_size, state)
-            continue
+        ladder = ladders[k] if k else (batch_size,)  # at first everyone is there
         if isinstance(ladder, int):
             tiles = functools.partial(_visit_tiles, backbone, variables, policy)
             state = tiles(latest_exit, k, ladder, state)
-            continue
-        sizes = (0, *ladder)
-        rung = jnp.searchsorted(jnp.array(sizes, jnp.int32), jnp.sum(state.there))
-        branches = [functools.partial(visit, size) for size in sizes]
-        state = jax.lax.switch(rung, branches, state)
-    logits, exit_index, score = state.answers
+        else:
+            rung = jnp.searchsorted(jnp.array(ladder), jnp.sum(state.there))
+            branches = [functools.partial(visit, size) for size in ladder]
+            state = jax.lax.switch(rung, branches, state)
+        if k + 1 == backbone.num_exits:
+            return state.answers
+        following = functools.partial(go_on, k + 1)
+        return jax.lax.cond(
+            jnp.any(state.there), following, lambda state: state.answers, state
+        )
+
+    logits, exit_index, score = go_on(0, state)
     label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
     return Prediction(jax.nn.softmax(logits), label, exit_index, score)
 
@@ -174,15 +180,6 @@ def _visit(
     The result has B places whatever the size: branches of a switch have equal shapes.
     """
     batch_size = len(latest_exit)
-    if size == 0:
-        whole = functools.partial(
-            _visit, backbone, variables, policy, latest_exit, k, batch_size
-        )
-        zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(whole, state)
-        )
-        return zeros._replace(answers=state.answers)
-
     carry, trail, rows, there, answers = state
     if size < batch_size:
         place = places(there, size)

@@ -121,11 +121,13 @@ def test_broken_profiles_are_refused(network, tmp_path, text, message):
 
 def test_many_exits_run_in_the_tiles_that_take_least_on_average():
     # Tiles of 2, 4, 6 and 8 are run 2.5, 1.5, 1.25 times and once, on average, and 2 ms
-    # of each timing are at most the call's: 7.5, 4.5, 5.25 and 6 ms in all.
-    slow_in_small = [5.0, 5.0, 6.2, 8.0]
-    found = plan_ladders(profile([LINEAR] * 7 + [slow_in_small, FLAT]))
-    assert found.ladders == ((8,), *(2,) * 6, 4, 8)
-    assert found.reason.endswith("in tiles: stages 6 of 2, 1 of 4, 1 of 8")
+    # of each timing are at most the call's.
+    found = plan_ladders(profile([LINEAR] * 9))
+    assert found.ladders == ((8,), *(2,) * 8)
+    assert found.reason == "samples that are left of batches of 8 run 2 at a time"
+    slow_in_small = [5.0, 5.0, 6.2, 8.0]  # 7.5, 4.5, 5.25 and 6 ms
+    slow = plan_ladders(profile([LINEAR] + [slow_in_small] * 8))
+    assert slow.ladders == ((8,), *(4,) * 8)
     last_only = np.eye(9)[8]
     each = found.ladders, last_only, 0.0
     assert ideal_ms(profile([LINEAR] * 9), *each) == pytest.approx(9)
