@@ -6,7 +6,8 @@ On many hosts the same command is started on each, with --distributed.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 from absl import flags
@@ -37,6 +38,12 @@ _SWEEP_INDEX = flags.DEFINE_integer(
 )
 _SWEEP_LIST = flags.DEFINE_boolean(
     "sweep_list", False, "Print the runs of the sweep, and do none."
+)
+_PROFILE_STEPS = flags.DEFINE_string(
+    "profile_steps",
+    None,
+    "Steps to write a profiler's trace of to WORKDIR/trace, as in 10:15; read it with "
+    "TensorBoard's profile plugin, XProf or Perfetto.",
 )
 _ALPHA = flags.DEFINE_float(
     "alpha",
@@ -89,16 +96,32 @@ def main(argv: Sequence[str]) -> None:
                 f"--{flag.name}={flag.value} is for --distributed; give it too"
             )
     if _SWEEP.value is not None:
+        if _PROFILE_STEPS.value is not None:
+            raise errors.UserError(
+                f"--profile_steps={_PROFILE_STEPS.value} is for one run; leave out "
+                "--sweep"
+            )
+        if config.vmap_seeds:
+            raise errors.UserError(
+                f"--config.vmap_seeds={config.vmap_seeds} cannot be given with "
+                "--sweep; take the axis seed instead"
+            )
         run_sweep(config)
         return
     if _SWEEP_INDEX.value is not None or _SWEEP_LIST.value:
         raise errors.UserError("--sweep is missing; name axes, as in --sweep=seed")
+    if config.vmap_seeds:
+        run_seeds(config)
+        return
     prepare()
     from eenet_jax import processes, runs
+    from eenet_jax.training import trace
 
+    steps = _PROFILE_STEPS.value
+    profiled = None if steps is None else trace.parse_steps(steps)
     workdir = pathlib.Path(_WORKDIR.value)
     with processes.ending_together():
-        runs.run(config, workdir)
+        runs.run(config, workdir, profiled)
         if processes.is_first():
             print(f"next: python evaluate.py --workdir={workdir}")
 
@@ -122,8 +145,29 @@ def run_sweep(config: ml_collections.ConfigDict) -> None:
         rows = sweep_runs.run_points(
             points, config, workdir, runs.run, _SWEEP_INDEX.value
         )
-    if not processes.is_first():
-        return
+    if processes.is_first():
+        _say_states(rows, workdir)
+
+
+def run_seeds(config: ml_collections.ConfigDict) -> None:
+    """Trains ``vmap_seeds`` seeds together, and prints what became of them."""
+    seeds_of = tuple(range(config.seed, config.seed + config.vmap_seeds))
+    points = sweep.points({"seed": {"seed": seeds_of}}, "seed")
+    config = config.copy_and_resolve_references()
+    config.vmap_seeds = 0  # each is then a run like any other
+    workdir = pathlib.Path(_WORKDIR.value)
+    prepare(compiled=workdir / "compiled")
+    from eenet_jax import runs, sweep_runs
+    from eenet_jax.training import seeds
+
+    configs = [sweep.change(config, point) for point in points]
+    seeds.train_seeds(configs, [workdir / point.name for point in points])
+    _say_states(sweep_runs.run_points(points, config, workdir, runs.run), workdir)
+
+
+def _say_states(rows: Sequence[Mapping[str, Any]], workdir: pathlib.Path) -> None:
+    from eenet_jax import sweep_runs
+
     print(sweep_runs.table(rows))
     print(f"written: {workdir / 'sweep.csv'}, {workdir / 'summary.csv'}")
     tried = rows if _SWEEP_INDEX.value is None else [rows[_SWEEP_INDEX.value]]

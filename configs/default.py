@@ -16,6 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
     # Seeds initialisation, batch order, augmentation and dropout. The validation
     # split does not depend on it.
     c.seed = 0
+    # Trains so many seeds, from this one on, in one program, each into a directory of
+    # its own in --workdir, as --sweep=seed does in turn; 0 for one run.
+    c.vmap_seeds = 0
     # Compute type: "float32", "bfloat16", or "auto" (bfloat16 on GPU and TPU, float32
     # on CPU). Parameters, losses and logits are float32 always.
     c.dtype = "auto"

@@ -180,11 +180,12 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); train anew elsewhere") from None
     for field, value in NEW.items():
-        group, _, name = field.partition(".")
-        if group not in config:
+        group, _, name = field.rpartition(".")
+        if group and group not in config:
             config[group] = ml_collections.ConfigDict()
-        if name not in config[group]:
-            config[group][name] = value
+        fields = config[group] if group else config
+        if name not in fields:
+            fields[name] = value
     return config
 
 

@@ -61,6 +61,7 @@ def _names(values: Any) -> bool:
 
 FIELDS: Mapping[str, Field] = {
     "seed": _at_least(0, int),
+    "vmap_seeds": _at_least(0, int),
     "dtype": _choice(*DTYPES),
     "init_from": Field(str),
     "init_partial": Field(bool),
@@ -121,6 +122,7 @@ FIELDS: Mapping[str, Field] = {
 
 # Fields that runs of earlier versions lack, with the values that they ran with.
 NEW: Mapping[str, Any] = {
+    "vmap_seeds": 0,
     "train.patience": 0,
     "train.accumulate": 1,
     "train.fsdp": False,

@@ -9,7 +9,11 @@ from eenet_jax.predictions import Predictions
 from eenet_jax.training import gates, loop
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Predictions:
+def run(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    profile_steps: range | None = None,
+) -> Predictions:
     """Trains, or goes on, and prints how good each exit is; then gates, if any.
 
     All processes of a run call this; the first prints and trains the gates.
@@ -21,7 +25,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Predictions
       UserError: As ``loop.train``.
       Preempted: Likewise.
     """
-    result = loop.train(config, workdir)
+    result = loop.train(config, workdir, profile_steps)
     finished = result.resumed_from == result.step
     if finished and processes.is_first() and (workdir / "predictions.npz").exists():
         print(f"{workdir} is finished: step {result.step} of {result.step}.")

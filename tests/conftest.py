@@ -73,6 +73,27 @@ def run_command(monkeypatch, capsys):
 
 
 @pytest.fixture
+def write_run():
+    """Writes a run of two exits with a checkpoint, which was not trained."""
+    from configs import default
+    from eenet_jax import checkpoint, config, distributed
+    from eenet_jax.training import loop
+    from eenet_jax.training.plan import build_plan
+
+    def write(workdir: pathlib.Path, seed: int = 0) -> None:
+        c = default.get_config()
+        c.model.name, c.model.exits, c.seed = "cifar_resnet", (1,), seed
+        c.model.options = {"depth": 8, "width": 4}
+        c.train.batch_size, c.train.epochs = 96, 1
+        plan = build_plan(c, config.load_data(c), distributed.data_mesh())
+        loop.claim_workdir(c, workdir)
+        with checkpoint.open_checkpoints(workdir) as saved:
+            checkpoint.save(saved, 1, plan.init(jax.random.key(0)), 0.1)
+
+    return write
+
+
+@pytest.fixture
 def root() -> pathlib.Path:
     """The project's root directory."""
     return ROOT

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from eenet_jax import sweep
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -16,6 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def blocks(language: str) -> list[str]:
     """The README's code blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block(text: str) -> str:
+    """Returns the README's Python block that has some text."""
+    (found,) = [found for found in blocks("python") if text in found]
+    return found
 
 
 def test_first_block_installs_trains_and_evaluates() -> None:
@@ -57,6 +65,13 @@ def workdir(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
+def test_python_block_on_sweeps_is_read(tmp_path) -> None:
+    (tmp_path / "c.py").write_text(block("def sweep"))
+    axes = sweep.read_axes(tmp_path / "c.py")
+    assert list(axes) == ["seed", "lr", "size"]
+    assert len(sweep.points(axes, "lr,size,seed")) == 3 * 2 * 3
+
+
 @pytest.mark.slow
 def test_main_job_reaches_its_figures(workdir) -> None:
     output = workdir / "runs" / "digits" / "eval"
@@ -80,18 +95,18 @@ def test_python_block_on_weights_runs(shared, tmp_path, monkeypatch) -> None:
     (tmp_path / "resnet56.npz").write_bytes(weights.read_bytes())
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(blocks("python")[0], "README.md", "exec"), names)
+    exec(compile(block("from_torch.convert"), "README.md", "exec"), names)
     assert names["logits"].shape == (3, 8, 10)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [1, 2], ids=["running", "replaying"])
-def test_python_block_on_policies_runs(block, workdir, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("call", ["adaptive_predict", "schedulers.fit"])
+def test_python_block_on_policies_runs(call, workdir, monkeypatch, capsys) -> None:
     monkeypatch.chdir(workdir)
     names = {}
-    exec(compile(blocks("python")[block], "README.md", "exec"), names)
+    exec(compile(block(call), "README.md", "exec"), names)
     printed = capsys.readouterr().out
-    if block == 1:
+    if call == "adaptive_predict":
         right = names["found"].label == names["run"].dataset.test.labels[:2]
         assert right.shape == (2,) and right.sum() >= 1
         assert printed.split()[-1] in "01"

@@ -7,26 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from configs import default
-from eenet_jax import checkpoint, config, distributed, reports
+from eenet_jax import reports
 from eenet_jax.predictions import Predictions, Split, save_predictions
-from eenet_jax.training import loop
-from eenet_jax.training.plan import build_plan
 
 QUICK_COMPILES = True
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
-def _write_run(workdir, seed: int, num: int = 60) -> None:
-    """A run with a checkpoint that was not trained, and made-up predictions."""
-    c = default.get_config()
-    c.model.name, c.model.exits, c.seed = "cifar_resnet", (1,), seed
-    c.model.options = {"depth": 8, "width": 2}
-    c.train.batch_size, c.train.epochs = 96, 1
-    plan = build_plan(c, config.load_data(c), distributed.data_mesh())
-    loop.claim_workdir(c, workdir)
-    with checkpoint.open_checkpoints(workdir) as saved:
-        checkpoint.save(saved, 1, plan.init(jax.random.key(0)), 0.1)
+def _write_predictions(workdir, seed: int, num: int = 60) -> None:
+    """Made-up predictions of two exits for the run there."""
     rng = np.random.default_rng(seed)
 
     def draw():
@@ -40,9 +29,10 @@ def _write_run(workdir, seed: int, num: int = 60) -> None:
     save_predictions(workdir / "predictions.npz", predictions)
 
 
-def test_many_runs(tmp_path, run_command, monkeypatch):
+def test_many_runs(tmp_path, run_command, write_run, monkeypatch):
     for seed in range(4):
-        _write_run(tmp_path / f"run{seed}", seed)
+        write_run(tmp_path / f"run{seed}", seed)
+        _write_predictions(tmp_path / f"run{seed}", seed)
     (tmp_path / "run2" / "predictions.npz").write_bytes(b"")
     (tmp_path / "no_run").mkdir()
     compiled, count = [], [0]

@@ -23,6 +23,7 @@ from eenet_jax.training.initial import initial_state
 from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
 from eenet_jax.training.record import Recorder
 from eenet_jax.training.step import TrainState
+from eenet_jax.training.trace import Trace
 from eenet_jax.writers import MetricWriter, NoWriter, Progress
 
 
@@ -44,7 +45,11 @@ class Result:
     val_accuracy: np.ndarray
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Result:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    profile_steps: range | None = None,
+) -> Result:
     """Trains a multi-exit backbone, going on from the latest checkpoint in ``workdir``.
 
     A run that was stopped at any point and started again ends with the parameters of
@@ -54,6 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
     Args:
       config: See ``configs/default.py``.
       workdir: Directory of the run; made if it is not there.
+      profile_steps: Steps, from 0, to write a trace of; see ``trace``.
 
     Returns:
       How it ended.
@@ -109,6 +115,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=config.train.batch_size,
     )
+    trace = Trace(profile_steps, workdir)
     step, saved_at, accuracy = start, start, np.zeros(plan.backbone.num_exits)
     try:
         with (
@@ -117,7 +124,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
             processes.ending_together(),  # without waiting for the checkpoints
         ):
             run_epoch = _epoch_runner(
-                config, plan, feed, mesh, recorder, key_run, notice
+                config, plan, feed, mesh, recorder, key_run, notice, trace
             )
             while step < plan.total_steps:
                 epoch = step // plan.steps_per_epoch
@@ -144,6 +151,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> Res
                 if due and _stopped(config, state):
                     break
     finally:
+        trace.close()
         feed.close()
         recorder.close()
     return Result(step, start, state, accuracy)
@@ -210,6 +218,7 @@ def _epoch_runner(
     recorder: Recorder,
     key: jax.Array,
     notice: Notice,
+    trace: Trace,
 ) -> Callable[[TrainState, int], tuple[TrainState, int]]:
     """Returns ``(state, step) -> (state, step)`` that takes the rest of one epoch.
 
@@ -228,9 +237,11 @@ def _epoch_runner(
                     if metrics:
                         recorder.chunk(step, metrics, feed.input_wait())
                     return state, step
+                trace.before(step, call.steps)
                 state, result = plan.run_chunk(state, *call, key=key)
                 metrics.append(result)
                 step += call.steps
+                trace.after(step, state)
             recorder.chunk(step, metrics, feed.input_wait())
         return state, step
 

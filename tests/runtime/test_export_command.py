@@ -11,28 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
-from eenet_jax import checkpoint, config, distributed, runtime, schedulers, trained
+from eenet_jax import runtime, schedulers, trained
 from eenet_jax.costs.profile import Profile
 from eenet_jax.data import inputs
 from eenet_jax.schedulers.policy import Policy
-from eenet_jax.training import loop
-from eenet_jax.training.plan import build_plan
-
-
-def write_run(workdir) -> None:
-    c = default.get_config()
-    c.model.name, c.model.exits = "cifar_resnet", (1,)
-    c.model.options = {"depth": 8, "width": 4}
-    c.train.batch_size, c.train.epochs = 96, 1
-    plan = build_plan(c, config.load_data(c), distributed.data_mesh())
-    loop.claim_workdir(c, workdir)
-    with checkpoint.open_checkpoints(workdir) as saved:
-        checkpoint.save(saved, 1, plan.init(jax.random.key(0)), 0.1)
 
 
 @pytest.mark.slow
-def test_a_run_is_exported_and_answers(tmp_path, root):
+def test_a_run_is_exported_and_answers(tmp_path, root, write_run):
     def run(module: str, *flags: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", f"eenet_jax.runtime.{module}", *flags]
         env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}

@@ -1,0 +1,76 @@
+"""Seeds trained together end as runs of their own."""
+
+import jax
+import numpy as np
+import pytest
+
+from eenet_jax import trained
+from eenet_jax.errors import UserError
+from eenet_jax.training import loop, seeds
+
+
+def _runs(small_config, tmp_path, **changes):
+    fields = {"train__max_steps": 3, "optimizer__name": "sgd", **changes}
+    configs = [small_config(seed=seed, **fields) for seed in (3, 4)]
+    return configs, [tmp_path / f"seed={c.seed}" for c in configs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [seeds.InTurn, seeds.SideBySide])
+def test_seeds_together_end_as_each_alone(tmp_path, small_config, monkeypatch, kind):
+    monkeypatch.setattr(seeds, "InTurn", kind)  # what a CPU would take
+    configs, folders = _runs(small_config, tmp_path, data__flip=True)
+    seeds.train_seeds(configs, folders)
+    for config, folder in zip(configs, folders, strict=True):
+        alone = loop.train(config, tmp_path / "alone" / folder.name)
+        together = loop.train(config, folder)
+        assert together.resumed_from == together.step == 3  # nothing left to do
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            together.state.variables,
+            alone.state.variables,
+        )
+        np.testing.assert_allclose(
+            together.val_accuracy, alone.val_accuracy, atol=1.01 / 297
+        )
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        assert len(lines) == 2  # of training and of validation
+    weights = [
+        jax.tree.leaves(trained.load_trained(folder).variables["params"])[0]
+        for folder in folders
+    ]
+    assert (np.asarray(weights[0]) != np.asarray(weights[1])).any()
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_where_it_was(tmp_path, run_command):
+    flags = [
+        "--config=configs/digits.py",
+        "--config.model.exits=(1,)",
+        "--config.model.options.depth=8",
+        "--config.train.epochs=2",
+        "--config.train.eval_epochs=1",
+        "--config.eval.batch_size=64",
+        f"--workdir={tmp_path}",
+    ]
+    status, out, err = run_command("train", *flags, "--config.vmap_seeds=2")
+    assert status == 0, err
+    assert "2 of 2" in out
+    again, out, err = run_command("train", *flags, "--config.vmap_seeds=3")
+    assert again == 0, err  # two are finished, so the third goes by itself
+    assert out.count("finished before") == 2 and "3 of 3" in out
+    status, _, err = run_command(
+        "train", *flags, "--sweep=seed", "--config.vmap_seeds=2"
+    )
+    assert status == 1 and "--config.vmap_seeds=2 cannot be given with --sweep" in err
+
+
+def test_what_cannot_be_trained_together_is_refused(tmp_path, small_config):
+    configs, folders = _runs(small_config, tmp_path)
+    for config in configs:
+        config.data.val_size = 0
+    plan = type("Plan", (), {"feed": None})
+    with pytest.raises(
+        UserError, match="vmap_seeds=2 is for networks that train on im"
+    ):
+        seeds._check(configs[0], plan, "image", 2)
