@@ -95,12 +95,12 @@ def main(argv: Sequence[str]) -> None:
             raise errors.UserError(
                 f"--{flag.name}={flag.value} is for --distributed; give it too"
             )
+    if _PROFILE_STEPS.value is not None and (_SWEEP.value or config.vmap_seeds):
+        raise errors.UserError(
+            f"--profile_steps={_PROFILE_STEPS.value} is for one run; leave out --sweep "
+            "and --config.vmap_seeds"
+        )
     if _SWEEP.value is not None:
-        if _PROFILE_STEPS.value is not None:
-            raise errors.UserError(
-                f"--profile_steps={_PROFILE_STEPS.value} is for one run; leave out "
-                "--sweep"
-            )
         if config.vmap_seeds:
             raise errors.UserError(
                 f"--config.vmap_seeds={config.vmap_seeds} cannot be given with "

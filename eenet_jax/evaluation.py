@@ -231,6 +231,7 @@ def apply_saved(
     max_drop: float | None = None,
     min_accuracy: float | None = None,
     run: Run | None = None,
+    energy_model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Measures a saved policy, or a saved fit for each budget, without fitting.
 
@@ -243,6 +244,7 @@ def apply_saved(
       max_drop: Likewise.
       min_accuracy: As in ``evaluate``; for a fit.
       run: As in ``evaluate``.
+      energy_model: Likewise.
 
     Returns:
       As ``evaluate``; the scheduler is called by the file's name.
@@ -271,7 +273,7 @@ def apply_saved(
             f"{path} holds one policy, which guarantees nothing; leave out "
             "--confidence, --max_drop and --min_accuracy, or give a fit"
         )
-    measured = {path.stem: measure(chosen, predictions, added)}
+    measured = {path.stem: measure(chosen, predictions, added, energy_model)}
     results = _results(predictions, measured, saved.adjustment)
     if run is not None:
         _add_runs(results, measured, run)

@@ -163,6 +163,7 @@ def _report(
         "max_drop": asked.max_drop,
         "min_accuracy": asked.min_accuracy,
         "run": run,
+        "energy_model": details.get("model"),
     }
     if asked.policy is not None:
         make_output(output)
@@ -182,7 +183,6 @@ def _report(
             policies_dir=policies,
             temperature=asked.temperature,
             ensemble=asked.ensemble,
-            energy_model=details.get("model"),
             **common,
         )
         for name, lack in left_out.items():

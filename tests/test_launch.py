@@ -45,6 +45,13 @@ def write_command(path: pathlib.Path, text: str) -> None:
     path.chmod(0o755)
 
 
+def launch(file: str, flags: list[str], root: pathlib.Path, env: dict[str, str]):
+    command = [f"launch/{file}", *flags]
+    return subprocess.run(
+        command, cwd=root, env=env, capture_output=True, text=True, timeout=300
+    )
+
+
 def free_port() -> int:
     with socket.socket() as found:
         found.bind(("localhost", 0))
@@ -54,13 +61,7 @@ def free_port() -> int:
 @pytest.mark.slow
 def test_a_slurm_array_task_does_its_run(environment, root, tmp_path):
     env = {**environment, "SWEEP": "lr,seed", "SLURM_ARRAY_TASK_ID": "4"}
-    done = subprocess.run(
-        ["launch/slurm_sweep.sh", *SMALL],
-        cwd=root,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
+    done = launch("slurm_sweep.sh", SMALL, root, env)
     assert done.returncode == 0, done.stderr
     assert "run 4 of 9, learning_rate=0.005,seed=1:" in done.stdout
     folders = [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()]
@@ -72,14 +73,7 @@ def test_slurm_tasks_find_each_other(environment, root, tmp_path):
     # JAX makes the port of the job's number.
     job = (free_port() - 61440) % 4096
     write_command(tmp_path / "srun", SRUN.format(python=sys.executable, job=job))
-    done = subprocess.run(
-        ["launch/slurm_distributed.sh", *SMALL],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = launch("slurm_distributed.sh", SMALL, root, environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("exit 2: test accuracy") == 1  # one process prints
     assert (tmp_path / "run" / "predictions.npz").exists()
@@ -89,9 +83,7 @@ def test_tpu_hosts_all_get_the_command(environment, root, tmp_path):
     write_command(tmp_path / "gcloud", '#!/bin/sh\nprintf "%s\\n" "$@"\n')
     env = {**environment, "TPU": "slice", "ZONE": "zone"}
     flag = "--config.model.exits=(1, 2)"
-    done = subprocess.run(
-        ["launch/tpu_vm.sh", flag], cwd=root, env=env, capture_output=True, text=True
-    )
+    done = launch("tpu_vm.sh", [flag], root, env)
     assert done.returncode == 0, done.stderr
     *given, command = done.stdout.splitlines()
     expected = ["compute", "tpus", "tpu-vm", "ssh", "slice", "--zone=zone"]

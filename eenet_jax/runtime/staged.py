@@ -3,8 +3,8 @@
 Before each stage the samples that are still there are gathered, and ``lax.switch`` runs
 the stage on the smallest size of a static ladder that holds them. Every size has to be
 compiled, which for a network of many exits is too much: there a loop runs each stage on
-some of the samples at a time. Shapes are fixed, so the whole is one compiled program
-without a round trip to the host.
+some of the samples at a time. Where nobody is left, the program ends. Shapes are fixed,
+so the whole is one compiled program without a round trip to the host.
 """
 
 import functools

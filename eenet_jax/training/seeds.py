@@ -9,7 +9,7 @@ saved is compiling.
 
 import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -83,6 +83,7 @@ class SideBySide:
 class _Run(NamedTuple):
     """What is each run's own."""
 
+    seed: int
     feed: MemoryFeed
     recorder: Recorder
     saved: Any
@@ -101,7 +102,8 @@ def train_seeds(
       folders: Their workdirs.
 
     Raises:
-      UserError: As ``loop.train``, or if the runs cannot be trained together.
+      UserError: As ``loop.train``, naming the seed, which stops all; or if the runs
+        cannot be trained together.
     """
     config = configs[0]
     config_lib.validate(config, num_devices=jax.device_count())
@@ -148,7 +150,7 @@ def train_seeds(
                 mesh=mesh,
             )
             saved = checkpoint.open_checkpoints(folder, clean=True)
-            runs.append(_Run(feed, recorder, stack.enter_context(saved)))
+            runs.append(_Run(each.seed, feed, recorder, stack.enter_context(saved)))
         step = start
         while step < plan.total_steps:
             step = _epoch(config, plan, together, runs, step)
@@ -156,7 +158,8 @@ def train_seeds(
             if epoch % config.train.eval_epochs and step < plan.total_steps:
                 continue
             for run, state in zip(runs, together.states, strict=True):
-                run.recorder.flush()
+                with _naming(run.seed):
+                    run.recorder.flush()
                 accuracy = predictor.accuracy(state.latest_variables, dataset.val)
                 run.recorder.validation(step, accuracy)
                 checkpoint.save(run.saved, step, state, float(accuracy.mean()))
@@ -179,8 +182,20 @@ def _epoch(
             for of_run, found in zip(metrics, together.take(calls), strict=True):
                 of_run.append(found)
         for run, of_run in zip(runs, metrics, strict=True):
-            run.recorder.chunk(step + end, of_run)
+            with _naming(run.seed):
+                run.recorder.chunk(step + end, of_run)
     return step + count
+
+
+@contextlib.contextmanager
+def _naming(seed: int) -> Iterator[None]:
+    """Says whose mistake it is, and how the other seeds can go on."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            f"seed={seed}: {error}; --sweep=seed lets the other seeds go on"
+        ) from None
 
 
 def _check(

@@ -65,10 +65,15 @@ def test_the_command_goes_on_where_it_was(tmp_path, run_command):
     assert status == 1 and "--config.vmap_seeds=2 cannot be given with --sweep" in err
 
 
+@pytest.mark.slow
+def test_a_seed_that_fails_is_named(tmp_path, small_config):
+    runs = _runs(small_config, tmp_path, optimizer__learning_rate=1e30)
+    with pytest.raises(UserError, match="seed=3: the loss is .*sweep=seed lets the"):
+        seeds.train_seeds(*runs)
+
+
 def test_what_cannot_be_trained_together_is_refused(tmp_path, small_config):
     configs, folders = _runs(small_config, tmp_path)
-    for config in configs:
-        config.data.val_size = 0
     plan = type("Plan", (), {"feed": None})
     with pytest.raises(
         UserError, match="vmap_seeds=2 is for networks that train on im"
