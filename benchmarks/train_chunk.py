@@ -41,7 +41,7 @@ def main() -> None:
     run = jax.jit(
         functools.partial(
             step.run_chunk,
-            prepare=lambda batch, key: batch / jnp.float32(255) - 0.5,
+            prepare=lambda batch, labels, key: (batch / jnp.float32(255) - 0.5, labels),
             step_fn=functools.partial(
                 step.train_step,
                 forward=step.whole_network(backbone),

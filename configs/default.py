@@ -48,6 +48,12 @@ def get_config() -> ml_collections.ConfigDict:
     c.data.dir = ""
     # Examples of the training part set aside for validation; 0 for the set's default.
     c.data.val_size = 297
+    # Label maps: height and width that images and maps are resized to, () for their
+    # own; and for training those of a window cut out at random, () for the whole, of
+    # the image enlarged by a factor between two, () for 1.
+    c.data.resize = ()
+    c.data.crop = ()
+    c.data.scale = ()
     # Augmentation of training images, in pixels: zero padding before a random crop,
     # and the side of a blanked square (0 turns either off); horizontal flips.
     c.data.crop_padding = 0
@@ -108,15 +114,17 @@ def get_config() -> ml_collections.ConfigDict:
     c.optimizer.clip_norm = 0.0  # clips the gradient's global norm; 0: off
 
     c.schedule = ml_collections.ConfigDict()
-    c.schedule.name = "cosine"  # "constant", "cosine", "multistep"
+    c.schedule.name = "cosine"  # "constant", "cosine", "multistep", "poly"
     c.schedule.warmup_epochs = 0.0  # linear, from one step's worth
     c.schedule.milestones = ()  # epochs at which "multistep" multiplies by the factor
     c.schedule.factor = 0.1
+    c.schedule.power = 0.9  # of "poly": (1 - step / steps) to this power
 
     c.loss = ml_collections.ConfigDict()
     # Of the exits' losses, one each; () for EENet's, j / (K (K + 1)), which grow from
     # exit to exit.
     c.loss.exit_weights = ()
+    c.loss.class_weights = ()  # of label maps: of each class's pixels; () for 1
     c.loss.label_smoothing = 0.0
     # Late self-distillation: the last exit teaches the earlier ones after this share
     # of the run. distill_form "published" is EENet's literal form (see losses.py).

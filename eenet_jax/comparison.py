@@ -22,7 +22,7 @@ CHUNK = 2**22  # bootstrap counts multiplied at once, in float32
 
 def compare(
     exits: Mapping[str, np.ndarray],
-    correct: np.ndarray,
+    right: np.ndarray,
     costs: np.ndarray,
     *,
     spent: Mapping[str, np.ndarray] | None = None,
@@ -49,7 +49,8 @@ def compare(
     Args:
       exits: For each scheduler the exits taken, int ``[S, Q, N]``, for S seeds of its
         fit and Q budgets.
-      correct: Whether exit k is right, ``[K, N]``.
+      right: Whether exit k is right, ``[K, N]``; or, where every pixel has a class,
+        its confusion matrices ``[K, N, C, C]``: accuracies are mean IoU then.
       costs: ``[K]``, not falling.
       spent: For each scheduler what samples cost, ``[S, Q, N]``; None: the ``costs`` of
         their exits.
@@ -71,21 +72,20 @@ def compare(
     """
     if not exits:
         return {}
-    costs, correct = np.asarray(costs, np.float64), np.asarray(correct, np.float64)
+    costs, gains = np.asarray(costs, np.float64), _gains(right)
     if spent is None:
         spent = {name: costs[of_seeds] for name, of_seeds in exits.items()}
     tops = [s.mean(axis=1).max() for name in exits for s in spent[name]]
     points, grid = _reference_costs(tops, costs, limit)
     at = np.concatenate([points, grid])
-    num_samples = correct.shape[1]
-    starts = np.arange(0, num_samples, group_size)
+    starts = np.arange(0, gains.shape[-1], group_size)
     draws = _draw(len(starts), replicates, seed)
 
     found = {}
     for name, of_seeds in exits.items():
         pairs = zip(of_seeds, spent[name], strict=True)
-        sums = (_group_sums(e, correct, s, costs[0], starts) for e, s in pairs)
-        read = [_read_all(draws, s, at) for s in sums]
+        sums = (_group_sums(e, gains, s, costs[0], starts) for e, s in pairs)
+        read = [_read_all(draws, s, len(gains), at) for s in sums]
         found[name] = _with_means(np.stack(read))  # [S, 1 + R, M]
     reference = REFERENCE if REFERENCE in found else next(iter(found))
     return {
@@ -99,6 +99,28 @@ def compare(
             for name, read in found.items()
         },
     }
+
+
+def _gains(right: np.ndarray) -> np.ndarray:
+    """Returns of what accuracies are made, ``[V, K, N]``.
+
+    Right answers, or of each class the pixels that are right, and its union.
+    """
+    right = np.asarray(right, np.float64)
+    if right.ndim == 2:
+        return right[None]
+    hits = np.diagonal(right, axis1=-2, axis2=-1)
+    union = right.sum(axis=-1) + right.sum(axis=-2) - hits
+    return np.moveaxis(np.concatenate([hits, union], axis=-1), -1, 0)
+
+
+def _accuracy(totals: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Returns accuracies from sums of gains ``[R, V, P]`` over ``[R, 1]`` samples."""
+    if totals.shape[1] == 1:
+        return totals[:, 0] / count
+    hits, union = np.split(totals, 2, axis=1)
+    iou = np.where(union > 0, hits / np.where(union > 0, union, 1.0), np.nan)
+    return np.nanmean(iou, axis=1)
 
 
 def _reference_costs(
@@ -119,19 +141,20 @@ def _reference_costs(
 
 def _group_sums(
     exit_index: np.ndarray,
-    correct: np.ndarray,
+    gains: np.ndarray,
     spent: np.ndarray,
     first: float,
     starts: np.ndarray,
 ) -> np.ndarray:
-    """Sums right answers, costs and samples in groups, ``[Q, N] -> [2 P + 1, G]``.
+    """Sums V gains, costs and samples in groups, ``[Q, N] -> [(V + 1) P + 1, G]``.
 
     The first of P = 1 + Q policies stops everyone at the first exit, at cost ``first``.
     """
     spent = np.concatenate([np.full_like(spent[:1], first), spent])
     exit_index = np.concatenate([np.zeros_like(exit_index[:1]), exit_index])
-    right = np.take_along_axis(correct, exit_index, axis=0)
-    values = np.concatenate([right, spent, np.ones_like(right[:1])])
+    taken = gains[:, exit_index, np.arange(gains.shape[-1])]  # [V, P, N]
+    taken = taken.reshape(-1, gains.shape[-1])
+    values = np.concatenate([taken, spent, np.ones_like(taken[:1])])
     if len(starts) == values.shape[-1]:
         return values
     return np.add.reduceat(values, starts, axis=-1)
@@ -155,13 +178,16 @@ def _chunks(replicates: int, num_groups: int) -> Iterator[slice]:
         yield slice(start, min(start + size, replicates))
 
 
-def _read_all(draws: np.ndarray, sums: np.ndarray, at: np.ndarray) -> np.ndarray:
+def _read_all(
+    draws: np.ndarray, sums: np.ndarray, num_gains: int, at: np.ndarray
+) -> np.ndarray:
     """Reads a curve off, as it is and in every replicate.
 
     Args:
       draws: How often each group is in each replicate, ``[R, G]``.
-      sums: Of right answers at P points, of costs there, and of samples,
-        ``[2 P + 1, G]``.
+      sums: Of V gains at P points, of costs there, and of samples,
+        ``[(V + 1) P + 1, G]``.
+      num_gains: V.
       at: Costs, ``[M]``.
 
     Returns:
@@ -171,8 +197,10 @@ def _read_all(draws: np.ndarray, sums: np.ndarray, at: np.ndarray) -> np.ndarray
     for rows in _chunks(*draws.shape):
         totals.append(np.asarray(_totals(draws[rows], sums)))
     totals = np.concatenate(totals)
-    accuracy, cost = np.split(totals[:, :-1] / totals[:, -1:], 2, axis=1)
-    return interpolate(at, cost, accuracy)
+    count = totals[:, -1:]
+    parts = totals[:, :-1].reshape(len(totals), num_gains + 1, -1)
+    accuracy = _accuracy(parts[:, :-1], count)
+    return interpolate(at, parts[:, -1] / count, accuracy)
 
 
 @jax.jit

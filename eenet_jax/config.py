@@ -146,6 +146,7 @@ def load_data(config: ml_collections.ConfigDict) -> Dataset:
         data_dir=fields.dir or None,
         val_size=fields.val_size or None,
         image_size=fields.image_size,
+        resize=fields.resize,
         tokenizer=fields.tokenizer,
         max_length=fields.max_length,
         num_buckets=fields.num_buckets,

@@ -55,6 +55,17 @@ def _positive(values: Any) -> bool:
     return all(isinstance(v, int | float) and v > 0 for v in values)
 
 
+def _sides(values: Any) -> bool:
+    whole = all(type(v) is int and v >= 32 for v in values)
+    return len(values) in (0, 2) and whole
+
+
+def _range(values: Any) -> bool:
+    if len(values) not in (0, 2) or not _positive(values):
+        return False
+    return list(values) == sorted(values)
+
+
 def _names(values: Any) -> bool:
     return bool(values) and all(isinstance(v, str) and v for v in values)
 
@@ -80,6 +91,9 @@ FIELDS: Mapping[str, Field] = {
     "data.num_buckets": _at_least(1, int),
     "data.text_columns": Field(tuple, _names, "names of columns"),
     "data.label_column": Field(str),
+    "data.resize": Field(tuple, _sides, "() or height and width, each at least 32"),
+    "data.crop": Field(tuple, _sides, "() or height and width, each at least 32"),
+    "data.scale": Field(tuple, _range, "() or two rising numbers above 0"),
     "data.crop_padding": _at_least(0, int),
     "data.flip": Field(bool),
     "data.cutout": _at_least(0, int),
@@ -106,8 +120,10 @@ FIELDS: Mapping[str, Field] = {
     "schedule.name": _choice(*SCHEDULES),
     "schedule.warmup_epochs": _at_least(0),
     "schedule.milestones": Field(tuple, _increasing, "increasing numbers of epochs"),
+    "schedule.power": _above(0),
     "schedule.factor": Field(float, lambda value: 0 < value <= 1, "in (0, 1]"),
     "loss.exit_weights": Field(tuple, _positive, "numbers above 0, one an exit"),
+    "loss.class_weights": Field(tuple, _positive, "numbers above 0, one a class"),
     "loss.label_smoothing": _share(True),
     "loss.distill_weight": _at_least(0),
     "loss.distill_temperature": _above(0),
@@ -127,6 +143,11 @@ NEW: Mapping[str, Any] = {
     "train.accumulate": 1,
     "train.fsdp": False,
     "loss.exit_weights": (),
+    "loss.class_weights": (),
+    "data.resize": (),
+    "data.crop": (),
+    "data.scale": (),
+    "schedule.power": 0.9,
     "gates.inputs": "",
     "gates.alpha": 0.5,
     "eval.train_samples": 0,

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from eenet_jax import iou
 from eenet_jax import schedulers as schedulers_lib
 from eenet_jax.comparison import compare, random_mixture
 from eenet_jax.errors import UserError
 from eenet_jax.fits import fit_or_reuse
 from eenet_jax.measure import Chosen, Measured, Run, measure
-from eenet_jax.predictions import Predictions
+from eenet_jax.metrics import finite_or_none
+from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.schedulers.scorers import SCORERS
@@ -79,6 +81,11 @@ def evaluate(
             "everyone at the first exit; raise the budget or choose a cheaper network"
         )
     budgets = np.maximum(budgets, costs[0])
+    if max_drop is not None and predictions.metric == "miou":
+        raise UserError(
+            f"--max_drop={max_drop} bounds a mean over samples, which the mean IoU is "
+            "not; give --min_accuracy or --budgets"
+        )
     if max_drop is not None and confidence is None:
         confidence = DROP_CONFIDENCE
     progress = Progress(len(schedulers) * seeds, 0, "fit")
@@ -115,12 +122,17 @@ def evaluate(
     if max_drop is None and min_accuracy is None:
         results["comparison"] = compare(
             {name: np.stack([m.exits for m in of]) for name, of in measured.items()},
-            adjust_split(adjustment, predictions.test).correct,
+            _outcomes(adjust_split(adjustment, predictions.test)),
             costs,
             spent={n: np.stack([m.spent for m in of]) for n, of in measured.items()},
             limit=budgets.max(),
         )
     return results
+
+
+def _outcomes(split: Split) -> np.ndarray:
+    """Returns what ``compare`` reads: right answers, or confusion matrices."""
+    return split.correct if split.confusion is None else split.confusion
 
 
 def _choose(
@@ -166,26 +178,30 @@ def _results(
 ) -> dict[str, Any]:
     """Builds the results; the bounds are for the exits' adjusted answers."""
     costs, test = predictions.costs, predictions.test
-    alone = {
-        part: getattr(predictions, part).correct.mean(axis=1)
-        for part in ("val", "test")
-    }
+    alone = {part: getattr(predictions, part).exit_accuracy for part in ("val", "test")}
     adjusted = adjust_split(adjustment, test)
-    answers = adjusted.correct.mean(axis=1)
+    answers = adjusted.exit_accuracy
     budgets = np.linspace(costs[0], costs[-1], NUM_BOUND_BUDGETS)
     # Either knows where a sample will leave and runs no other head, but for ensembles.
     ensemble = adjustment is not None and adjustment.ensemble
     single = predictions.single_exit_costs
     lowest = np.minimum.accumulate(single[::-1])[::-1]  # of this exit or a later one
     bounds = {
-        "clairvoyant": clairvoyant(adjusted, lowest, budgets),
         "random": random_mixture(answers, costs if ensemble else single, budgets),
     }
+    if predictions.metric == "accuracy":
+        bounds["clairvoyant"] = clairvoyant(adjusted, lowest, budgets)
     return {
+        "metric": predictions.metric,
         "cost_unit": predictions.cost_unit,
         "costs": costs.tolist(),
         "exit_accuracy": {part: values.tolist() for part, values in alone.items()},
         "adjustment": _adjustment_record(adjustment),
+        "exit_class_iou": {
+            part: finite_or_none(iou.class_iou(split.confusion.sum(axis=1)))
+            for part, split in (("val", predictions.val), ("test", test))
+            if split.confusion is not None
+        },
         "single_exit_costs": single.tolist(),
         **{
             name: {"budgets": budgets.tolist(), "test_accuracy": values.tolist()}

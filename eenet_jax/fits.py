@@ -92,7 +92,9 @@ def fingerprint(
     val = predictions.val
     prices = (() if price is None else price for price in predictions.prices)
     arrays = (budgets, jax.random.key_data(key), *prices)
-    for array in (*arrays, val.logits, val.labels, *(val.features or ())):
+    shown = val.labels, val.confidence, val.confusion, *(val.features or ())
+    shown = (array for array in shown if array is not None)
+    for array in (*arrays, val.logits, *shown):
         array = np.ascontiguousarray(array)
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())

@@ -13,6 +13,9 @@ from eenet_jax.backbones.staged import Backbone
 from eenet_jax.data import inputs as inputs_lib
 from eenet_jax.data.datasets import Dataset, Split
 from eenet_jax.data.inputs import EvalBatch
+from eenet_jax.iou import mean_iou
+from eenet_jax.map_inference import confusion
+from eenet_jax.schedulers.evidence import pooled
 from eenet_jax.schedulers.feature_gates import gate_inputs
 from eenet_jax.writers import Progress
 
@@ -48,6 +51,7 @@ class Predictor:
         self._prepare = inputs_lib.prepare_eval(dataset)
         self._logits = jax.jit(self._compute_logits)
         self._evidence = jax.jit(self._compute_evidence, static_argnames="inputs")
+        self._map_evidence = jax.jit(self._compute_map_evidence)
         self._counts = jax.jit(self._compute_counts)
         self._to_heads = jax.jit(self._compute_to_heads, static_argnames="heads")
 
@@ -60,7 +64,7 @@ class Predictor:
           label: Shown beside the progress bar.
         """
         return self._gather(
-            split, label, lambda batch: self._logits(variables, batch), axis=1
+            split, label, lambda batch, _: self._logits(variables, batch), axis=1
         )
 
     def evidence(
@@ -77,36 +81,61 @@ class Predictor:
         logits, features = self._gather(
             split,
             label,
-            lambda batch: self._evidence(variables, batch, inputs=inputs),
+            lambda batch, _: self._evidence(variables, batch, inputs=inputs),
         )
         return predictions.Split(logits.swapaxes(0, 1), split.labels, features)
+
+    def map_evidence(
+        self, variables: Any, split: Split, label: str = ""
+    ) -> predictions.Split:
+        """Computes what maps say of their images and how right they are.
+
+        Args:
+          variables: The backbone's variables.
+          split: Of the data set, whose labels are maps.
+          label: Shown beside the progress bar.
+        """
+        found = self._gather(
+            split, label, lambda *batch: self._map_evidence(variables, *batch)
+        )
+        logits, *of_maps = (value.swapaxes(0, 1) for value in found)
+        return predictions.Split(logits, None, None, *of_maps)
 
     def head_inputs(self, variables: Any, split: Split, heads: int) -> tuple[Any, ...]:
         """Computes what the first ``heads`` heads read, leaves ``[N, ...]``."""
         return self._gather(
             split,
             "features",
-            lambda batch: self._to_heads(variables, batch, heads=heads),
+            lambda batch, _: self._to_heads(variables, batch, heads=heads),
         )
 
     def accuracy(self, variables: Any, split: Split) -> np.ndarray:
-        """Returns the share of a split that each exit gets right, float64 ``[K]``."""
+        """Returns how right each exit is on a split, float64 ``[K]``.
+
+        The share of samples, or the mean IoU where labels are maps.
+        """
         by_batch = distributed.batch_sharding(self._mesh)
         counts = [
             self._counts(
                 variables,
-                distributed.put_part(batch.inputs, by_batch),
-                distributed.put(split.labels[batch.rows], by_batch),
+                *distributed.put_part((batch.inputs, batch.labels), by_batch),
                 distributed.put(batch.mask, by_batch),
             )
             for batch in self._batches(split)
         ]
-        return np.sum(distributed.to_host(counts), axis=0) / len(split.labels)
+        total = np.sum(distributed.to_host(counts), axis=0, dtype=np.int64)
+        if total.ndim == 3:
+            return mean_iou(total)
+        return total / split.num_samples
 
     def _gather(
-        self, split: Split, label: str, function: Callable[[Any], Any], axis: int = 0
+        self,
+        split: Split,
+        label: str,
+        function: Callable[[Any, jax.Array], Any],
+        axis: int = 0,
     ) -> Any:
-        """Returns a function's outputs for all samples, in the split's order."""
+        """Returns a function of inputs and labels for all samples, in their order."""
         progress = Progress(
             inputs_lib.num_eval_batches(self._dataset, split, self._batch_size),
             0,
@@ -114,11 +143,11 @@ class Predictor:
             shown=processes.is_first(),
         )
         by_batch = distributed.batch_sharding(self._mesh)
-        empty = functools.partial(_empty_like, axis=axis, size=len(split.labels))
+        empty = functools.partial(_empty_like, axis=axis, size=split.num_samples)
         gathered: Any = None
         for batch in self._batches(split):
-            sent = distributed.put_part(batch.inputs, by_batch)
-            values = distributed.to_host(function(sent))
+            sent = distributed.put_part((batch.inputs, batch.labels), by_batch)
+            values = distributed.to_host(function(*sent))
             if gathered is None:
                 gathered = jax.tree.map(empty, values)
             fill = functools.partial(_fill, batch=batch, axis=axis)
@@ -146,8 +175,17 @@ class Predictor:
     def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
         return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]
 
+    def _compute_map_evidence(self, variables, batch, labels) -> Any:
+        logits = self._compute_logits(variables, batch)  # [K, B, h, w, C]
+        found = (*pooled(logits), confusion(logits, labels))
+        return jax.tree.map(lambda value: value.swapaxes(0, 1), found)
+
     def _compute_counts(self, variables, batch, labels, mask) -> jax.Array:
-        answers = self._compute_logits(variables, batch).argmax(-1)  # [K, B]
+        logits = self._compute_logits(variables, batch)
+        if labels.ndim == 3:
+            counts = confusion(logits, labels)  # [K, B, C, C]
+            return jnp.sum(counts, axis=1, where=mask.astype(bool)[None, :, None, None])
+        answers = logits.argmax(-1)  # [K, B]
         right = (answers == labels[None]) & mask.astype(bool)[None]
         return jnp.sum(right, axis=1, dtype=jnp.int32)
 

@@ -27,8 +27,8 @@ class Measured:
       policies: What was measured, as many.
       spent: What each sample of the test part costs, ``[Q, N]``.
       middle: Of the policy whose budget is nearest to the middle of the cost range:
-        ``score_quality``, ``per_class``, ``examples`` and, of one that skips exits,
-        ``paths`` as in ``results.json``.
+        where a sample has one class ``score_quality``, ``per_class`` and ``examples``,
+        and of one that skips exits ``paths``, as in ``results.json``.
     """
 
     records: list[dict[str, Any]]
@@ -45,7 +45,7 @@ def measure(
     energy_model: Mapping[str, Any] | None = None,
 ) -> Measured:
     """Replays policies; a budget of None stands for the policy's validation cost."""
-    costs, test = predictions.costs, predictions.test
+    costs = predictions.costs
     middle_cost = (costs[0] + costs[-1]) / 2
     records, exits, spent, policies = [], [], [], []
     nearest, middle = np.inf, {}
@@ -59,6 +59,22 @@ def measure(
             nearest = abs(record["budget"] - middle_cost)
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
+    found: dict[str, dict[str, Any]] = {}
+    if predictions.metric == "accuracy":
+        found = _of_classes(policy, predictions, on_test, budget)
+    if policy.skips:
+        ways = paths.statistics(policy, predictions, on_test)
+        if energy_model is not None:
+            ways["dvfs"] = paths.scaled(predictions, on_test, energy_model)
+        found["paths"] = {"budget": budget, **ways}
+    return Measured(records, np.stack(exits), policies, np.stack(spent), found)
+
+
+def _of_classes(
+    policy: Policy, predictions: Predictions, on_test: Decisions, budget: float
+) -> dict[str, dict[str, Any]]:
+    """Returns what ``Measured.middle`` has where a sample has one class."""
+    test = predictions.test
     adjusted = adjust_split(policy.adjustment, test)
     correct = adjusted.correct
     of_classes = metrics.per_class(
@@ -72,17 +88,11 @@ def measure(
     shown = examples.choose(
         adjusted.logits, on_test.labels, test.labels, on_test.exit_index
     )
-    found = {
+    return {
         "score_quality": quality,
         "per_class": {"budget": budget, **of_classes},
         "examples": {"budget": budget, "exits": shown},
     }
-    if policy.skips:
-        ways = paths.statistics(policy, predictions, on_test)
-        if energy_model is not None:
-            ways["dvfs"] = paths.scaled(predictions, on_test, energy_model)
-        found["paths"] = {"budget": budget, **ways}
-    return Measured(records, np.stack(exits), policies, np.stack(spent), found)
 
 
 def _record(
@@ -95,9 +105,9 @@ def _record(
     budget = on_val.mean_cost if budget is None else budget
     record = {
         "budget": budget,
-        "val_accuracy": on_val.accuracy(val.labels),
+        "val_accuracy": on_val.accuracy(val),
         "val_cost": on_val.mean_cost,
-        "test_accuracy": on_test.accuracy(test.labels),
+        "test_accuracy": on_test.accuracy(test),
         "test_cost": on_test.mean_cost,
         "met": bool(on_val.mean_cost <= budget * (1 + 1e-9)),
         "thresholds": [_number(t) for t in np.asarray(policy.thresholds)],
@@ -111,9 +121,14 @@ def _record(
 
 
 def _accuracy_where_taken(decisions: Decisions, split: Split) -> list[float | None]:
-    """Accuracy of the samples that left at each exit; None where nobody did."""
-    right = decisions.labels == split.labels
+    """Accuracy (or mean IoU) of those who left at each exit; None where nobody did."""
     taken = [decisions.exit_index == k for k in range(len(decisions.scores))]
+    if split.confusion is not None:
+        return [
+            split.take(np.flatnonzero(t)).exit_accuracy[k].item() if t.any() else None
+            for k, t in enumerate(taken)
+        ]
+    right = decisions.labels == split.labels
     return [float(right[t].mean()) if t.any() else None for t in taken]
 
 

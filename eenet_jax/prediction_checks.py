@@ -64,6 +64,40 @@ def labels(
     return values.astype(np.int32)
 
 
+def of_maps(
+    arrays: Mapping[str, np.ndarray],
+    part: str,
+    num_exits: int,
+    num_samples: int,
+    num_classes: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads confidences float32 ``[K, N]``, confusion matrices ``[K, N, C, C]``."""
+    name = f"{part}_confidence"
+    if name not in arrays:
+        raise UserError(f"{name} is missing, though {part}_confusion is there")
+    confidence, shape = arrays[name], (num_exits, num_samples)
+    if not np.issubdtype(confidence.dtype, np.floating) or confidence.shape != shape:
+        raise UserError(
+            f"{name} must be float {list(shape)}, not {confidence.dtype} "
+            f"{list(confidence.shape)}"
+        )
+    outside = ~((confidence >= 0) & (confidence <= 1 + 1e-6))
+    refuse_first(name, confidence, outside, "must be in [0, 1]")
+    name, shape = f"{part}_confusion", (*shape, num_classes, num_classes)
+    confusion = arrays[name]
+    if not np.issubdtype(confusion.dtype, np.integer) or confusion.shape != shape:
+        raise UserError(
+            f"{name} must be integers {list(shape)}, not {confusion.dtype} "
+            f"{list(confusion.shape)}"
+        )
+    refuse_first(name, confusion, confusion < 0, "must not be negative")
+    pixels = confusion.sum(axis=-1)
+    other = np.broadcast_to((pixels != pixels[:1]).any(axis=-1), pixels.shape[:2])
+    rule = "counts other pixels of the image than exit 1 does"
+    refuse_first(f"sum of {name}", pixels.sum(axis=-1), other, rule)
+    return confidence.astype(np.float32), confusion
+
+
 def features(
     arrays: Mapping[str, np.ndarray], part: str, num_exits: int, num_samples: int
 ) -> tuple[np.ndarray, ...] | None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from eenet_jax import iou
 from eenet_jax import prediction_checks as checks
 from eenet_jax.errors import UserError
 from eenet_jax.files import load_arrays, save_arrays
@@ -22,14 +23,20 @@ class Split:
     """What the network says of one part of the data.
 
     Attributes:
-      logits: float32 ``[K, N, C]``, finite.
-      labels: int32 ``[N]``, each in 0..C-1.
+      logits: float32 ``[K, N, C]``, finite. Where every pixel has a class,
+        logarithms of the mean probabilities of an image (``evidence.pooled``).
+      labels: int32 ``[N]``, each in 0..C-1; None where every pixel has one.
       features: What gates read of each early exit, float32 ``[N, D_k]``, or None.
+      confidence: Where every pixel has a class, the mean over an image of the largest
+        probability, float32 ``[K, N]``, else None.
+      confusion: There, each image's pixels by class and answer, int ``[K, N, C, C]``.
     """
 
     logits: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     features: tuple[np.ndarray, ...] | None = None
+    confidence: np.ndarray | None = None
+    confusion: np.ndarray | None = None
 
     @property
     def num_samples(self) -> int:
@@ -38,15 +45,39 @@ class Split:
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether exit k is right about sample n, bool ``[K, N]``."""
+        """Whether exit k is right about sample n, bool ``[K, N]``.
+
+        Where every pixel has a class, how right: the IoU of the image, float64.
+        """
+        if self.confusion is not None:
+            return iou.image_iou(self.confusion)
         return self.logits.argmax(-1) == self.labels[None]
+
+    @property
+    def exit_accuracy(self) -> np.ndarray:
+        """Share of right answers, or mean IoU, of each exit, float64 ``[K]``."""
+        if self.confusion is not None:
+            return iou.mean_iou(self.confusion.sum(axis=1))
+        return self.correct.mean(axis=1)
+
+    def accuracy_at(self, exit_index: np.ndarray) -> float:
+        """Returns the same of samples that leave at these exits, ``[N]``."""
+        at = exit_index, np.arange(self.num_samples)
+        if self.confusion is not None:
+            return float(iou.mean_iou(self.confusion[at].sum(axis=0)))
+        return float(self.correct[at].mean())
 
     def take(self, rows: np.ndarray) -> "Split":
         """Returns the part with only ``rows``, in that order."""
         features = self.features
         if features is not None:
             features = tuple(f[rows] for f in features)
-        return Split(self.logits[:, rows], self.labels[rows], features)
+        labels = None if self.labels is None else self.labels[rows]
+        of_maps = (
+            None if value is None else value[:, rows]
+            for value in (self.confidence, self.confusion)
+        )
+        return Split(self.logits[:, rows], labels, features, *of_maps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +141,11 @@ class Predictions:
         """C."""
         return self.val.logits.shape[-1]
 
+    @property
+    def metric(self) -> str:
+        """What accuracies are: "accuracy", or "miou" where every pixel has a class."""
+        return "accuracy" if self.val.confusion is None else "miou"
+
     def with_costs(
         self,
         costs: np.ndarray,
@@ -149,8 +185,13 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
         arrays["gate_inputs"] = predictions.gate_inputs
     for part in ("val", "test"):
         split = getattr(predictions, part)
-        arrays[f"{part}_logits"] = split.logits
-        arrays[f"{part}_labels"] = split.labels
+        if split.confusion is None:
+            arrays[f"{part}_logits"] = split.logits
+            arrays[f"{part}_labels"] = split.labels
+        else:
+            arrays[f"{part}_probs"] = np.exp(split.logits)
+            arrays[f"{part}_confidence"] = split.confidence
+            arrays[f"{part}_confusion"] = split.confusion
         for k, features in enumerate(split.features or ()):
             arrays[f"{part}_features_{k}"] = features
     for name in ("head_costs", "gate_costs", "activation_mean", "checkpoint_step"):
@@ -177,6 +218,8 @@ def load_predictions(path: str | pathlib.Path) -> Predictions:
 
 def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
     val, test = _split(arrays, "val"), _split(arrays, "test")
+    if (val.confusion is None) != (test.confusion is None):
+        raise UserError("val_confusion and test_confusion must both be there, or none")
     if val.logits.shape[::2] != test.logits.shape[::2]:
         raise UserError(
             "val and test must agree on exits and classes, not "
@@ -240,5 +283,9 @@ def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
     if name.endswith("_probs"):
         checks.check_rows(name, values)
         logits = np.log(np.maximum(logits, TINY))
+    features = checks.features(arrays, part, *values.shape[:2])
+    if f"{part}_confusion" in arrays:
+        of_maps = checks.of_maps(arrays, part, *values.shape)
+        return Split(logits, None, features, *of_maps)
     labels = checks.labels(arrays, f"{part}_labels", *values.shape[1:])
-    return Split(logits, labels, checks.features(arrays, part, *values.shape[:2]))
+    return Split(logits, labels, features)

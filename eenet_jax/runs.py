@@ -40,17 +40,17 @@ def _report(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, predictions: Predictions
 ) -> None:
     """Prints every exit's accuracy and cost; trains the gates where they are asked."""
-    shares = 100 * predictions.test.correct.mean(axis=1)
+    shares = 100 * predictions.test.exit_accuracy
+    name = "accuracy" if predictions.metric == "accuracy" else "mIoU"
     for k, (cost, share) in enumerate(zip(predictions.costs, shares, strict=True), 1):
         print(
-            f"exit {k}: test accuracy {share:.2f} % at {cost:.4g} "
-            f"{predictions.cost_unit}"
+            f"exit {k}: test {name} {share:.2f} % at {cost:.4g} {predictions.cost_unit}"
         )
     if config.gates.inputs:
         left = gates.train_gates(config, predictions, workdir)
         print(
             f"gates, alpha {config.gates.alpha:g}: test accuracy "
-            f"{100 * left.accuracy(predictions.test.labels):.2f} % at "
+            f"{100 * left.accuracy(predictions.test):.2f} % at "
             f"{left.mean_cost:.4g} {predictions.cost_unit} a sample; "
             f"{workdir / gates.FILE}"
         )

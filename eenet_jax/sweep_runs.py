@@ -87,7 +87,7 @@ def _attempt(
         "costs": predictions.costs.tolist(),
         "cost_unit": predictions.cost_unit,
         **{
-            f"{part}_accuracy": getattr(predictions, part).correct.mean(1).tolist()
+            f"{part}_accuracy": getattr(predictions, part).exit_accuracy.tolist()
             for part in ("val", "test")
         },
     }

@@ -94,7 +94,7 @@ def load_trained(
 def predict(trained: Trained) -> Predictions:
     """Computes all exits over the validation and test parts, with costs in MFLOPs.
 
-    Where the config says what gates read, it is kept as features.
+    Where the config says what gates read, it is kept as features; not of maps.
     """
     predictor = Predictor(
         trained.backbone,
@@ -108,7 +108,9 @@ def predict(trained: Trained) -> Predictions:
         ("validation", trained.dataset.val),
         ("test", trained.dataset.test),
     ):
-        if kind:
+        if trained.dataset.target == "map":
+            splits.append(predictor.map_evidence(trained.variables, part, name))
+        elif kind:
             splits.append(predictor.evidence(trained.variables, part, kind, name))
         else:
             logits = predictor.logits(trained.variables, part, name)
@@ -188,7 +190,7 @@ def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset 
       UserError: If the data are not there any more, or are others.
     """
     config = config_lib.read(pathlib.Path(workdir))
-    if config.data.name in text.NAMES:
+    if config.data.name in text.NAMES or predictions.metric == "miou":
         return None
     dataset = config_lib.load_data(config)
     if not np.array_equal(dataset.test.labels, predictions.test.labels):

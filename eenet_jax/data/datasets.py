@@ -4,15 +4,26 @@ import dataclasses
 
 import numpy as np
 
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.data.stream import StreamSplit
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """Images uint8 ``[N, H, W, C]`` and labels int32 ``[N]``, in memory."""
+    """Images in memory.
+
+    Attributes:
+      images: uint8 ``[N, H, W, C]``.
+      labels: int32 ``[N]``, or label maps uint8 ``[N, H, W]`` (see ``maps``).
+    """
 
     images: np.ndarray
     labels: np.ndarray
+
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return len(self.labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,13 +40,18 @@ class TextSplit:
     lengths: np.ndarray
     labels: np.ndarray
 
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return len(self.labels)
 
-Split = ImageSplit | StreamSplit | TextSplit
+
+Split = ImageSplit | StreamSplit | MapStream | TextSplit
 
 
 def subset(split: Split, rows: np.ndarray) -> Split:
     """Returns the samples of a split at ``rows``."""
-    if isinstance(split, StreamSplit):
+    if isinstance(split, StreamSplit | MapStream):
         return split.subset(rows)
     fields = {name: array[rows] for name, array in vars(split).items()}
     return dataclasses.replace(split, **fields)
@@ -43,7 +59,7 @@ def subset(split: Split, rows: np.ndarray) -> Split:
 
 def spread(split: Split, count: int) -> Split:
     """Returns so many samples at even distances, all where there are no more."""
-    size = len(split.labels)
+    size = split.num_samples
     return subset(split, np.linspace(0, size - 1, min(count, size)).astype(int))
 
 
@@ -77,3 +93,10 @@ class Dataset:
     def kind(self) -> str:
         """What a sample is: "image" or "text"."""
         return "text" if isinstance(self.train, TextSplit) else "image"
+
+    @property
+    def target(self) -> str:
+        """What a label is: "class" of a sample, or "map" of classes of its pixels."""
+        if isinstance(self.train, MapStream):
+            return "map"
+        return "map" if self.train.labels.ndim == 3 else "class"

@@ -75,6 +75,18 @@ def whole_image(data: bytes) -> np.ndarray:
         return np.asarray(_rgb(Image.open(io.BytesIO(data))))
 
 
+def label_map(data: bytes) -> np.ndarray:
+    """Decodes a map of labels, to uint8 ``[H, W]``; refuses as ``train_image``."""
+    with _refusing():
+        image = Image.open(io.BytesIO(data))
+        if image.mode not in ("L", "P"):
+            raise UserError(
+                f"has labels of mode {image.mode!r}; a label map has one channel of 8 "
+                "bits"
+            )
+        return np.asarray(image)
+
+
 def random_box(width: int, height: int, rng: np.random.Generator) -> Box:
     """Draws the part of an image that is shown in training.
 

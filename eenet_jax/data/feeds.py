@@ -15,6 +15,7 @@ import numpy as np
 
 from eenet_jax import distributed
 from eenet_jax.data import batches, stream
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.data.stream import StreamSplit
 
 
@@ -23,7 +24,7 @@ class Call(NamedTuple):
 
     Attributes:
       inputs: Pytree of arrays ``[N, ...]``.
-      labels: int32 ``[N]``.
+      labels: int32 ``[N]``, or label maps uint8 ``[N, H, W]``.
       rows: Rows of each step's batch, int32 ``[S, B]``; None for one step on all of
         ``inputs``.
     """
@@ -127,7 +128,7 @@ class StreamFeed:
 
     def __init__(
         self,
-        split: StreamSplit,
+        split: StreamSplit | MapStream,
         *,
         seed: int,
         batch_size: int,
@@ -145,7 +146,7 @@ class StreamFeed:
         self._clock = stream.WaitClock()
         self._source: Iterator[Any] = iter(())
         self._next: int | None = None  # step of the run that the source yields next
-        self.steps_per_epoch = len(split.labels) // batch_size
+        self.steps_per_epoch = split.num_samples // batch_size
 
     def calls(self, epoch: int, start: int, stop: int, most: int) -> Iterator[Call]:
         """Yields steps start..stop-1, one a call; the workers read ahead."""

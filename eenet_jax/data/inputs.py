@@ -5,17 +5,20 @@ the texts' lengths. ``prepare_*`` turns them, inside the compiled step, into wha
 backbones read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eenet_jax.data import batches, images, stream
+from eenet_jax.data import batches, images, maps, stream
 from eenet_jax.data.datasets import Dataset, ImageSplit, Split, TextSplit
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.data.stream import StreamSplit
 from eenet_jax.data.text_buckets import bucket_of
+
+Prepare = Callable[..., tuple[Any, jax.Array]]
 
 
 class EvalBatch(NamedTuple):
@@ -25,11 +28,13 @@ class EvalBatch(NamedTuple):
       rows: Which samples of the split, int ``[B]``; of padding any.
       mask: bool ``[B]``, False on padding.
       inputs: Pytree of arrays ``[B, ...]``, or of a host's part of them.
+      labels: int32 ``[B]``, or label maps uint8 ``[B, H, W]``, likewise.
     """
 
     rows: np.ndarray
     mask: np.ndarray
     inputs: Any
+    labels: np.ndarray
 
 
 def example(dataset: Dataset, batch_size: int = 1) -> Any:
@@ -46,6 +51,8 @@ def example(dataset: Dataset, batch_size: int = 1) -> Any:
         return {"ids": ids, "mask": jax.ShapeDtypeStruct(shape, np.bool_)}
     if isinstance(dataset.val, StreamSplit):
         height = width = dataset.val.image_size
+    elif isinstance(dataset.val, MapStream):
+        height, width = dataset.val.size
     else:
         height, width = dataset.val.images.shape[1:3]
     return jax.ShapeDtypeStruct((batch_size, height, width, 3), np.float32)
@@ -95,7 +102,7 @@ def eval_batches(
     """
     local = batch_size // host_count
     part = slice(host_index * local, (host_index + 1) * local)
-    if isinstance(split, StreamSplit):
+    if isinstance(split, StreamSplit | MapStream):
         streamed = stream.eval_batches(
             split,
             batch_size=batch_size,
@@ -103,25 +110,28 @@ def eval_batches(
             host_index=host_index,
             host_count=host_count,
         )
-        parts = batches.eval_batches(len(split.labels), batch_size)
-        for rows, mask, (pixels, *_) in zip(*parts, streamed, strict=True):
-            yield EvalBatch(rows, mask, pixels)
+        parts = batches.eval_batches(split.num_samples, batch_size)
+        for rows, mask, (pixels, labels, _) in zip(*parts, streamed, strict=True):
+            yield EvalBatch(rows, mask, pixels, labels)
     elif isinstance(split, ImageSplit):
-        parts = batches.eval_batches(len(split.labels), batch_size)
+        parts = batches.eval_batches(split.num_samples, batch_size)
         for rows, mask in zip(*parts, strict=True):
-            yield EvalBatch(rows, mask, split.images[rows[part]])
+            local = rows[part]
+            yield EvalBatch(rows, mask, split.images[local], split.labels[local])
     else:
         for members, length in _buckets(split, dataset.boundaries):
             parts = batches.eval_batches(len(members), batch_size)
             for index, mask in zip(*parts, strict=True):
                 rows = members[index]
-                yield EvalBatch(rows, mask, _texts(split, rows[part], length))
+                local = rows[part]
+                texts = _texts(split, local, length)
+                yield EvalBatch(rows, mask, texts, split.labels[local])
 
 
 def num_eval_batches(dataset: Dataset, split: Split, batch_size: int) -> int:
     """Returns how many batches ``eval_batches`` yields."""
     if not isinstance(split, TextSplit):
-        return -(-len(split.labels) // batch_size)
+        return -(-split.num_samples // batch_size)
     sizes = [len(rows) for rows, _ in _buckets(split, dataset.boundaries)]
     return sum(-(-size // batch_size) for size in sizes)
 
@@ -133,20 +143,24 @@ def prepare_eval(dataset: Dataset) -> Callable[[Any], Any]:
     return lambda pixels: images.normalise(pixels, dataset.mean, dataset.std)
 
 
-def prepare_train(dataset: Dataset, **augmentation: Any) -> Callable[..., Any]:
-    """Returns ``(inputs, key=) -> x`` with augmentation.
+def prepare_train(dataset: Dataset, augmentation: Mapping[str, Any]) -> Prepare:
+    """Returns ``(inputs, labels, key=) -> (x, labels)`` with augmentation.
 
     Args:
       dataset: The data set.
-      **augmentation: As ``images.augment`` takes it. Streamed images come augmented
-        from their workers, and text is not augmented.
+      augmentation: As ``images.augment`` takes it, or ``maps.augment`` where labels
+        are maps. Streamed images of one class come augmented from their workers, and
+        text is not augmented.
     """
     evaluated = prepare_eval(dataset)
 
-    def prepare(inputs: Any, *, key: jax.Array) -> Any:
-        if isinstance(dataset.train, ImageSplit):
-            inputs = images.augment(inputs, key=key, mean=dataset.mean, **augmentation)
-        return evaluated(inputs)
+    def prepare(inputs: Any, labels: jax.Array, *, key: jax.Array) -> Any:
+        options = {"key": key, "mean": dataset.mean, **augmentation}
+        if dataset.target == "map":
+            inputs, labels = maps.augment(inputs, labels, **options)
+        elif isinstance(dataset.train, ImageSplit):
+            inputs = images.augment(inputs, **options)
+        return evaluated(inputs), labels
 
     return prepare
 

@@ -32,11 +32,12 @@ def read(path: pathlib.Path) -> dict[str, Arrays]:
       path: The ``.npz`` file, with ``train_images, train_labels, test_images,
         test_labels`` and, if validation is not to be taken from train, ``val_images,
         val_labels``. Images are uint8 ``[N, H, W, C]`` with C = 1 or 3, or
-        ``[N, H, W]``; labels are integers ``[N]`` from 0.
+        ``[N, H, W]``; labels are integers ``[N]`` from 0, or label maps uint8
+        ``[N, H, W]``, in which 255 is a pixel without a class.
 
     Returns:
       Of "train", "test" and perhaps "val" each ``(images uint8 [N, H, W, C], labels
-      int32 [N])``, H, W and C alike in all.
+      int32 [N] or uint8 [N, H, W])``, H, W, C and the labels' rank alike in all.
 
     Raises:
       UserError: If the file cannot be read or an array is missing or wrong.
@@ -58,7 +59,12 @@ def read(path: pathlib.Path) -> dict[str, Arrays]:
         )
     splits = {name: _split(path, stored, name) for name in names}
     shape = splits["train"][0].shape[1:]
-    for name, (images, _) in splits.items():
+    for name, (images, labels) in splits.items():
+        if labels.ndim != splits["train"][1].ndim:
+            raise UserError(
+                f"{path}: {name}_labels and train_labels must both be a label for "
+                "each image, or both label maps"
+            )
         if images.shape[1:] != shape:
             raise UserError(
                 f"{path}: {name}_images are {images.shape[1:]} each, but train_images "
@@ -94,10 +100,13 @@ def _split(path: pathlib.Path, stored: Mapping[str, np.ndarray], name: str) -> A
     where = f"{path}: {name}_labels"
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{where} are {labels.dtype}; give integers, 0 to classes - 1")
+    if labels.shape == images.shape[:3] and labels.dtype == np.uint8:
+        return images, labels
     if labels.shape != (len(images),):
         raise UserError(
-            f"{where} have shape {labels.shape}; give one label for each of the "
-            f"{len(images)} images, shape ({len(images)},)"
+            f"{where} are {labels.dtype} of shape {labels.shape}; give one label for "
+            f"each of the {len(images)} images, shape ({len(images)},), or label maps, "
+            f"uint8 of shape {images.shape[:3]}"
         )
     if labels.min() < 0:
         first = int(np.argmax(labels < 0))

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from eenet_jax.data import folder, npz_reader, text, tfds_reader
+from eenet_jax.data import folder, map_sets, npz_reader, text, tfds_reader
 from eenet_jax.data.datasets import Dataset, ImageSplit, Split
 from eenet_jax.data.image_sets import IMAGENET, TFDS
+from eenet_jax.data.map_records import VOID
 from eenet_jax.data.splits import stratified_split
 from eenet_jax.data.stream import StreamSplit
 from eenet_jax.data.tfds_records import TfdsRecords, find_tfds
@@ -25,7 +26,7 @@ from eenet_jax.errors import UserError
 DIGITS_SIZES = (1000, 297, 500)  # train, val, test
 
 
-NAMES = ("digits", "npz", "folder", *TFDS, *text.NAMES)
+NAMES = ("digits", "npz", "folder", *TFDS, *map_sets.SETS, *text.NAMES)
 
 
 def check(
@@ -53,7 +54,7 @@ def check(
         npz_reader.find(data_dir)
     elif name == "folder":
         folder.find(data_dir)
-    elif name in TFDS:
+    elif name in TFDS or name in map_sets.SETS:
         find_tfds(name, data_dir)
     elif name in text.NAMES:
         text.check_text(name, data_dir=data_dir, tokenizer=tokenizer)
@@ -66,6 +67,7 @@ def load(
     val_size: int | None = None,
     seed: int = 0,
     image_size: int = 224,
+    resize: Sequence[int] = (),
     tokenizer: str = "",
     max_length: int = 128,
     num_buckets: int = 4,
@@ -77,8 +79,8 @@ def load(
 
     Args:
       name: "digits" (ships with the package), "npz", "folder" and "csv" (one's own
-        images and texts), a TFDS image set of the table ``TFDS``, or a TFDS text set
-        of the table in ``text_reader``.
+        images and texts), a TFDS image set of the table ``TFDS``, one with label maps
+        of ``map_sets``, or a TFDS text set of the table in ``text_reader``.
       data_dir: The TFDS directory, None for the TFDS default. The file of "npz", whose
         keys are described in ``npz_reader.read``; the directory of "folder" or "csv".
         Unused for "digits".
@@ -88,6 +90,8 @@ def load(
       seed: Draws the validation examples. Leave it alone: with another seed, results
         are not comparable.
       image_size: Side in pixels of streamed images.
+      resize: Height and width that images with label maps are resized to; () for
+        their own.
       tokenizer: Of text: a ``tokenizer.json``, a ``vocab.txt``, or a directory.
       max_length: Of text: most tokens kept.
       num_buckets: Of text: length buckets, at most.
@@ -110,6 +114,8 @@ def load(
         return _npz(npz_reader.find(data_dir), val_size, seed)
     if name == "folder":
         return _folder(data_dir, val_size, seed, image_size)
+    if name in map_sets.SETS:
+        return map_sets.load(name, data_dir, val_size=val_size, seed=seed, size=resize)
     if name in TFDS:
         read = _tfds if TFDS[name].shape else _streamed_tfds
         return read(name, data_dir, val_size, seed, image_size)
@@ -134,8 +140,10 @@ def _with_val(
     parts = dict(parts)
     if "val" not in parts:
         train = parts["train"]
-        size = val_size or max(1, len(train.labels) // 10)
-        rows = stratified_split(train.labels, size, seed)
+        size = val_size or max(1, train.num_samples // 10)
+        maps = train.labels.ndim == 3
+        alike = np.zeros(train.num_samples, np.int32) if maps else train.labels
+        rows = stratified_split(alike, size, seed)
         parts["train"], parts["val"] = (_subset(train, part) for part in rows)
     return parts
 
@@ -175,12 +183,17 @@ def _digits(val_size: int | None) -> Dataset:
 def _npz(path: pathlib.Path, val_size: int | None, seed: int) -> Dataset:
     stored = npz_reader.read(path)
     parts = {name: ImageSplit(*arrays) for name, arrays in stored.items()}
-    num_classes = 1 + max(int(part.labels.max()) for part in parts.values())
+    num_classes = 1 + max(_highest(part.labels) for part in parts.values())
     if num_classes < 2:
         raise UserError(f"{path}: all labels are 0; give at least two classes")
     parts = _with_val(parts, val_size, seed)
     statistics = _statistics(parts["train"].images)
     return Dataset("npz", **parts, num_classes=num_classes, **statistics)
+
+
+def _highest(labels: np.ndarray) -> int:
+    """Returns the highest class of labels or label maps."""
+    return int(labels.max() if labels.ndim == 1 else labels[labels != VOID].max())
 
 
 def _folder(

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from eenet_jax.data import batches, decode, workers
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.errors import UserError
 
 T = TypeVar("T")
@@ -62,14 +63,37 @@ class StreamSplit:
                 "resize"
             )
 
+    @property
+    def num_samples(self) -> int:
+        """N."""
+        return len(self.labels)
+
     def subset(self, indices: np.ndarray) -> "StreamSplit":
         """Returns the samples at ``indices``, such as those of a stratified split."""
         chosen = {"labels": self.labels[indices], "rows": self.rows[indices]}
         return dataclasses.replace(self, **chosen)
 
+    def train_part(self, flip: bool, seed: int, epoch: int, indices: Any) -> Pair:
+        """Decodes and augments samples of an epoch; see ``train_batches``."""
+
+        def pixels(index: int, data: bytes) -> np.ndarray:
+            rng = np.random.default_rng([seed, epoch, index])
+            return decode.train_image(data, self.image_size, rng, flip)
+
+        return _decoded(self, indices, pixels)
+
+    def eval_part(self, indices: Any) -> Pair:
+        """Decodes samples; see ``eval_batches``."""
+
+        def pixels(index: int, data: bytes) -> np.ndarray:
+            del index
+            return decode.eval_image(data, self.image_size, self.resize)
+
+        return _decoded(self, indices, pixels)
+
 
 def train_batches(
-    split: StreamSplit,
+    split: StreamSplit | MapStream,
     *,
     seed: int,
     epoch: int,
@@ -77,7 +101,6 @@ def train_batches(
     num_workers: int,
     start_step: int = 0,
     stop_step: int | None = None,
-    size: int | None = None,
     flip: bool = True,
     host_index: int = 0,
     host_count: int = 1,
@@ -97,15 +120,15 @@ def train_batches(
       start_step: First step; nothing before it is read.
       stop_step: Step to stop before; beyond the epoch's steps the next epochs follow.
         None for the end of the epoch.
-      size: Side of the images in pixels; None for the split's.
       flip: Mirrors each image left-right with probability 1/2.
       host_index: Which of the hosts this is; each takes its part of every batch, in
         order.
       host_count: How many hosts share a batch.
 
     Returns:
-      Iterator of ``(images uint8 [B_local, size, size, 3], labels int32 [B_local])``,
-      with B_local = batch_size / host_count.
+      Iterator of ``(images uint8 [B_local, S, S, 3], labels int32 [B_local])``, with
+      B_local = batch_size / host_count; of label maps as ``MapStream.eval_part`` has
+      them.
 
     Raises:
       UserError: If a number does not fit. While iterating, if an image cannot be read
@@ -113,7 +136,7 @@ def train_batches(
     """
     local = _local_part(batch_size, host_index, host_count)
     draw = functools.partial(
-        batches.epoch_indices, num_samples=len(split.labels), batch_size=batch_size
+        batches.epoch_indices, num_samples=split.num_samples, batch_size=batch_size
     )
     first = draw(seed, epoch)
     steps = len(first)
@@ -126,12 +149,12 @@ def train_batches(
                 order = draw(seed, current)
             yield current, order[step % steps, local]
 
-    load = functools.partial(_train_part, split, size or split.image_size, flip, seed)
+    load = functools.partial(split.train_part, flip, seed)
     return workers.loaded(load, tasks(), _checked(num_workers))
 
 
 def eval_batches(
-    split: StreamSplit,
+    split: StreamSplit | MapStream,
     *,
     batch_size: int,
     num_workers: int,
@@ -157,10 +180,10 @@ def eval_batches(
     """
     local = _local_part(batch_size, host_index, host_count)
     rows, masks = (
-        part[:, local] for part in batches.eval_batches(len(split.labels), batch_size)
+        part[:, local] for part in batches.eval_batches(split.num_samples, batch_size)
     )
     tasks = ((index[mask],) for index, mask in zip(rows, masks, strict=True))
-    load = functools.partial(_eval_part, split)
+    load = split.eval_part
     return _padded(workers.loaded(load, tasks, _checked(num_workers)), masks)
 
 
@@ -221,38 +244,26 @@ def _padded(loaded: Iterator[Pair], masks: np.ndarray) -> Iterator[Any]:
         for (images, labels), mask in zip(loaded, masks, strict=True):
             missing = len(mask) - len(labels)
             if missing:
-                images = np.pad(images, ((0, missing), *[(0, 0)] * 3))
-                labels = np.pad(labels, (0, missing))
+                images, labels = (
+                    _with_rows(images, missing),
+                    _with_rows(labels, missing),
+                )
             yield images, labels, mask
+
+
+def _with_rows(values: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(values, ((0, missing), *[(0, 0)] * (values.ndim - 1)))
 
 
 # In the workers.
 
 
-def _train_part(
-    split: StreamSplit, size: int, flip: bool, seed: int, epoch: int, indices: Any
-) -> Pair:
-    def pixels(index: int, data: bytes) -> np.ndarray:
-        rng = np.random.default_rng([seed, epoch, index])
-        return decode.train_image(data, size, rng, flip)
-
-    return _decoded(split, size, indices, pixels)
-
-
-def _eval_part(split: StreamSplit, indices: Any) -> Pair:
-    def pixels(index: int, data: bytes) -> np.ndarray:
-        del index
-        return decode.eval_image(data, split.image_size, split.resize)
-
-    return _decoded(split, split.image_size, indices, pixels)
-
-
 def _decoded(
     split: StreamSplit,
-    size: int,
     indices: Sequence[int],
     pixels: Callable[[int, bytes], np.ndarray],
 ) -> Pair:
+    size = split.image_size
     images = np.empty((len(indices), size, size, 3), np.uint8)
     for i, index in enumerate(indices):
         row, label = int(split.rows[index]), int(split.labels[index])

@@ -58,6 +58,7 @@ class TfdsRecords:
       split: The split's name.
 
     Attributes:
+      encoded: Features that are left as they are stored.
       num_classes: Labels are in 0..num_classes-1.
       class_names: One per class, or None where the set has none of its own.
 
@@ -65,6 +66,8 @@ class TfdsRecords:
       UserError: If the split is missing or empty, or the set has no ``image`` and
         ``label``.
     """
+
+    encoded: tuple[str, ...] = ("image",)
 
     def __init__(self, directory: pathlib.Path, split: str):
         self.directory, self.split = directory, split
@@ -77,13 +80,16 @@ class TfdsRecords:
                 f"{', '.join(sorted(sizes)) or 'nothing'}; prepare it again elsewhere"
             )
         features = dict(info.features.items())
+        self._size = sizes[split]
+        self._read_features(features)
+
+    def _read_features(self, features: Mapping[str, Any]) -> None:
         label = features.get("label")
         if "image" not in features or not hasattr(label, "num_classes"):
             raise UserError(
-                f"{directory} has features {', '.join(sorted(features))}; only "
+                f"{self.directory} has features {', '.join(sorted(features))}; only "
                 "sets with image and label, a class, can be streamed"
             )
-        self._size = sizes[split]
         self.num_classes = label.num_classes
         names = tuple(label.int2str(i) for i in range(self.num_classes))
         # Without names of its own TFDS counts: "0", "1", ...
@@ -171,7 +177,7 @@ class TfdsRecords:
 
             builder = self._builder()
             _allow_files(builder.info.splits[self.split].num_shards)
-            decoders = {"image": tfds.decode.SkipDecoding()}
+            decoders = {name: tfds.decode.SkipDecoding() for name in self.encoded}
             self._source = builder.as_data_source(split=self.split, decoders=decoders)
         return self._source
 

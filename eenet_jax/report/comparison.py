@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Collection
 
 from eenet_jax.report.figures import save, styles, unit
-from eenet_jax.report.frontier import Results
+from eenet_jax.report.frontier import Results, metric
 
 CUT = 2.5  # times the median scheduler's lowest point: below it, curves are cut off
 
@@ -54,7 +54,7 @@ def save_comparison(results: Results, path: pathlib.Path) -> bool:
     title = f"Difference at equal cost, {share} intervals over test samples{fits}"
     axes.set_title(title)
     axes.set_xlabel(f"mean cost per test sample, {unit(results)}")
-    axes.set_ylabel(f"test accuracy less that of {reference}, points")
+    axes.set_ylabel(f"test {metric(results)} less that of {reference}, points")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}

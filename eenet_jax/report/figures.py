@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eenet_jax.files import replacing
-from eenet_jax.report.frontier import Results, curves
+from eenet_jax.report.frontier import Results, curves, metric
 
 UNITS = {
     "mflops": "MFLOPs",
@@ -48,8 +48,8 @@ def save_frontier(results: Results, path: pathlib.Path) -> bool:
     """Draws test accuracy against mean test cost.
 
     All schedulers, the network cut to one exit, the full network's accuracy, the bound
-    of a chooser that knows the answers, and the best that one gets who ignores the
-    sample.
+    of a chooser that knows the answers (where a sample has one class), and the best
+    that one gets who ignores the sample.
 
     Args:
       results: What ``evaluation.evaluate`` returned.
@@ -63,14 +63,17 @@ def save_frontier(results: Results, path: pathlib.Path) -> bool:
     figure = Figure(figsize=(6.6, 4.8))
     axes = figure.add_subplot()
     alone = [100 * a for a in results["exit_accuracy"]["test"]]
-    bound = results["clairvoyant"]
-    axes.plot(
-        bound["budgets"],
-        [100 * a for a in bound["test_accuracy"]],
-        linestyle="--",
-        color="0.55",
-        label="clairvoyant bound",
-    )
+    shown = list(alone)
+    if bound := results.get("clairvoyant"):
+        of_bound = [100 * a for a in bound["test_accuracy"]]
+        shown.append(max(of_bound))
+        axes.plot(
+            bound["budgets"],
+            of_bound,
+            linestyle="--",
+            color="0.55",
+            label="clairvoyant bound",
+        )
     mixture = results["random"]
     axes.plot(
         mixture["budgets"],
@@ -81,7 +84,6 @@ def save_frontier(results: Results, path: pathlib.Path) -> bool:
         label="random mixture of exits",
     )
     axes.axhline(alone[-1], color="0.8", linewidth=1, zorder=0, label="full network")
-    shown = list(alone)
     by_name = curves(results)
     style = styles(by_name)
     for name, records in by_name.items():
@@ -104,12 +106,13 @@ def save_frontier(results: Results, path: pathlib.Path) -> bool:
         zorder=5,
         label="one exit for all",
     )
-    top = max([*shown, *(100 * a for a in bound["test_accuracy"])])
+    top = max(shown)
     margin = 0.06 * max(top - min(shown), 1.0)
     axes.set_ylim(min(shown) - margin, top + margin)
     axes.set_xlabel(f"mean cost per test sample, {unit(results)}")
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title("Accuracy against cost")
+    name = metric(results)
+    axes.set_ylabel(f"test {name}, %")
+    axes.set_title(f"{name[0].upper()}{name[1:]} against cost")
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
@@ -135,7 +138,7 @@ def save_exits(results: Results, path: pathlib.Path) -> bool:
     by_name = curves(results)
     if not by_name:
         figure = Figure(figsize=(6, 4))
-        _draw_exits(figure.add_subplot(), results["exit_accuracy"])
+        _draw_exits(figure.add_subplot(), results["exit_accuracy"], metric(results))
         save(figure, path)
         return True
     num_exits = len(results["costs"])
@@ -161,7 +164,8 @@ def save_exits(results: Results, path: pathlib.Path) -> bool:
             axes.spines[["top", "right"]].set_visible(False)
         if column == 0:
             shares.set_ylabel("share of test samples, %")
-            accuracies.set_ylabel("accuracy of those leaving, %\n(area: how many)")
+            name = metric(results)
+            accuracies.set_ylabel(f"{name} of those leaving, %\n(area: how many)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="upper center", ncols=num_exits, frameon=False,
@@ -171,7 +175,9 @@ def save_exits(results: Results, path: pathlib.Path) -> bool:
     return True
 
 
-def _draw_exits(axes: Any, accuracy: Mapping[str, list[float]]) -> None:
+def _draw_exits(
+    axes: Any, accuracy: Mapping[str, list[float]], name_of_accuracy: str
+) -> None:
     """Draws validation and test accuracy of every exit, for all samples."""
     places = range(1, len(accuracy["test"]) + 1)
     for part, shift, name in (("val", -0.2, "validation"), ("test", 0.2, "test")):
@@ -182,7 +188,7 @@ def _draw_exits(axes: Any, accuracy: Mapping[str, list[float]]) -> None:
     axes.set_ylim(max(0.0, low - 0.5 * (101 - low)), 101)
     axes.set_xticks(places)
     axes.set_xlabel("exit")
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(f"{name_of_accuracy}, %")
     axes.set_title("Every exit for all samples")
     axes.legend(loc="upper left", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

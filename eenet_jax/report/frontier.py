@@ -6,6 +6,11 @@ from typing import Any
 Results = Mapping[str, Any]
 
 
+def metric(results: Results) -> str:
+    """Returns what accuracies are called: accuracy, or mIoU of label maps."""
+    return "mIoU" if results.get("metric") == "miou" else "accuracy"
+
+
 def curves(results: Results) -> dict[str, list[Mapping[str, Any]]]:
     """Returns each scheduler's records, by rising budget."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
@@ -27,18 +32,21 @@ def table(results: Results) -> str:
         val, test = (results["exit_accuracy"][part][k] for part in ("val", "test"))
         alone = results["single_exit_costs"][k]
         exits.append([f"{k + 1}", f"{cost:.4g}", f"{alone:.4g}", _pct(val), _pct(test)])
-    lines = ["Every exit for all samples:", *align(exits)]
+    named = " (mIoU)" if metric(results) == "mIoU" else ""
+    lines = [f"Every exit for all samples{named}:", *align(exits)]
+    if results.get("exit_class_iou"):
+        lines += ["", *_class_iou(results)]
     by_name = curves(results)
     if by_name:
         lines += [
             "",
-            f"Test accuracy in % @ mean test cost in {unit} (budget kept on validation;"
-            " * best of the row):",
+            f"Test {metric(results)} in % @ mean test cost in {unit} (budget kept on "
+            "validation; * best of the row):",
             *align(_budget_rows(by_name)),
             *_alphas(by_name),
         ]
     if results.get("comparison"):
-        lines += ["", *_comparison(results["comparison"], unit)]
+        lines += ["", *_comparison(results["comparison"], unit, metric(results))]
     if results.get("score_quality"):
         lines += ["", *_score_quality(results["score_quality"])]
     return "\n".join(lines)
@@ -75,7 +83,19 @@ def _target(record: Mapping[str, Any]) -> str:
     return f"{record['budget']:.4g}"
 
 
-def _comparison(comparison: Mapping[str, Any], unit: str) -> list[str]:
+def _class_iou(results: Results) -> list[str]:
+    """Formats each exit's IoU of every class: a title and one row a class."""
+    of_exits = results["exit_class_iou"]["test"]
+    names = results.get("class_names") or range(len(of_exits[0]))
+    rows = [["class", *(f"exit {k + 1}" for k in range(len(of_exits)))]]
+    for name, *values in zip(names, *of_exits, strict=True):
+        rows.append([str(name), *("-" if v is None else _pct(v) for v in values)])
+    return ["Test IoU of every class in %:", *align(rows)]
+
+
+def _comparison(
+    comparison: Mapping[str, Any], unit: str, name_of_accuracy: str
+) -> list[str]:
     """Formats accuracies at equal cost: a title and one row a scheduler."""
     reference, seeds = comparison["reference"], comparison["seeds"]
     costs = [f"@ {cost:.4g}" for cost in comparison["costs"]["points"]]
@@ -94,8 +114,8 @@ def _comparison(comparison: Mapping[str, Any], unit: str) -> list[str]:
         rows[-1].append("-" if name == reference else difference)
     fits = f", mean of {seeds} fits" if several else ""
     return [
-        f"At equal mean test cost in {unit} (25, 50, 75 % of the range): test accuracy "
-        f"in %{fits}:",
+        f"At equal mean test cost in {unit} (25, 50, 75 % of the range): test "
+        f"{name_of_accuracy} in %{fits}:",
         *align(rows),
     ]
 

@@ -18,7 +18,8 @@ class Decisions:
 
     Attributes:
       exit_index: Exit taken, int32 ``[N]``.
-      labels: Class answered there, of the policy's outputs, int32 ``[N]``.
+      labels: Class answered there, of the policy's outputs, int32 ``[N]``; of maps
+        the one that most of the image has.
       scores: Scores at all exits, ``[K, N]``; those after the exit taken are what the
         policy would have said; -inf where it does not ask an exit.
       cost: Cost of each sample, float64 ``[N]``.
@@ -40,9 +41,11 @@ class Decisions:
         counts = np.bincount(self.exit_index, minlength=len(self.scores))
         return counts / len(self.exit_index)
 
-    def accuracy(self, labels: np.ndarray) -> float:
-        """Share of right answers, in [0, 1]."""
-        return float((self.labels == labels).mean())
+    def accuracy(self, split: Split) -> float:
+        """Share of right answers, or of maps the mean IoU, in [0, 1]."""
+        if split.confusion is not None:
+            return split.accuracy_at(self.exit_index)
+        return float((self.labels == split.labels).mean())
 
 
 def simulate(
@@ -71,15 +74,15 @@ def simulate(
     """
     policy.check_for(split, costs)
     exit_index, labels, scores = jax.device_get(
-        _replay(policy, split.logits, split.features)
+        _replay(policy, split.logits, split.features, split.confidence)
     )
     charges = policy.charges(costs, head_costs, gate_costs, scores)
     return Decisions(exit_index, labels, scores, price_of(charges, exit_index))
 
 
 @jax.jit
-def _replay(policy: Policy, logits: jax.Array, features: Any):
-    scores = policy.scores(logits, features)
+def _replay(policy: Policy, logits: jax.Array, features: Any, confidence: Any):
+    scores = policy.scores(logits, features, confidence)
     exit_index = first_exit(scores, policy.thresholds)
     answers = jnp.argmax(policy.outputs(logits), axis=-1)  # [K, N]
     answer = jnp.take_along_axis(answers, exit_index[None], axis=0)[0]

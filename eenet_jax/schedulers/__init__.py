@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 HELD_OUT_SEED = 0
+FOR_MAPS = ("msdnet", "maxprob_opt", "eenet", "lagrangian")  # of a class for each pixel
 SCHEDULERS = {
     "msdnet": geometric.fit_msdnet,
     "branchynet": geometric.fit_branchynet,
@@ -99,6 +100,11 @@ def fit(
     lack = missing_evidence(name, predictions, ensemble)
     if lack:
         raise UserError(f"{name} needs {lack}")
+    if predictions.metric == "miou" and (temperature or ensemble):
+        raise UserError(
+            "--temperature and --ensemble are for samples of one class; predictions "
+            "of maps have no logits of pixels to adjust"
+        )
     base, _, variant = name.partition(":")
     fit_on = functools.partial(
         SCHEDULERS[base], **({"variant": variant} if variant else {})
@@ -176,9 +182,11 @@ def missing_evidence(
     """
     check_name(name)
     lack = predictions.val.features is None or predictions.test.features is None
-    if name.startswith("leenet") and lack:
-        return "val_features_k and test_features_k of every early exit (gates.inputs)"
     base, _, variant = name.partition(":")
+    if predictions.metric == "miou" and base not in FOR_MAPS:
+        return "samples of one class; these have one a pixel"
+    if base == "leenet" and lack:
+        return "val_features_k and test_features_k of every early exit (gates.inputs)"
     if base == "predictive_exit" and ensemble:
         return "to skip exits, whose answers --ensemble takes the mean of"
     if base == "predictive_exit" and variant not in ("", "learned"):

@@ -106,11 +106,10 @@ class Frontier:
         Raises:
           UserError: If none is, naming what there is.
         """
-        correct = adjust_lib.adjust_split(self.adjustment, split).correct
-        columns = np.arange(correct.shape[1])
+        adjusted = adjust_lib.adjust_split(self.adjustment, split)
         accuracy = np.empty(len(self.member))
         for m, scores in self._scores(split):
-            accuracy[m] = correct[self._first(m, scores), columns].mean()
+            accuracy[m] = adjusted.accuracy_at(self._first(m, scores))
         accuracy = accuracy[self.path]
         enough = accuracy >= min_accuracy
         if not enough.any():
@@ -190,7 +189,7 @@ class Frontier:
         self, split: Split, predictions: Predictions
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns exits, uint8, and costs of all candidates for a split, ``[M, N]``."""
-        exits = np.empty((len(self.member), len(split.labels)), np.uint8)
+        exits = np.empty((len(self.member), split.num_samples), np.uint8)
         spent = np.empty(exits.shape)
         for m, scores in self._scores(split):
             exits[m] = self._first(m, scores)
@@ -255,4 +254,5 @@ _scores = jax.jit(Policy.scores)
 
 def score_split(policy: Policy, split: Split) -> np.ndarray:
     """Scores a whole split at all exits, float32 ``[K, N]``."""
-    return np.asarray(_scores(policy, split.logits, split.features))
+    shown = split.logits, split.features, split.confidence
+    return np.asarray(_scores(policy, *shown))

@@ -75,7 +75,7 @@ def frontier_of(
         val_accuracy=means[:, 0],
         val_cost=means[:, 1],
         cost_unit=predictions.cost_unit,
-        num_samples=len(split.labels),
+        num_samples=split.num_samples,
     )
 
 

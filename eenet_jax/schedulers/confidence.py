@@ -46,18 +46,22 @@ def init_trail(batch: int, num_exits: int, num_classes: int) -> dict[str, jax.Ar
     }
 
 
-def own_features(logits: jax.Array) -> jax.Array:
+def own_features(logits: jax.Array, confidence: jax.Array | None = None) -> jax.Array:
     """Returns how sure an exit is, ``[B, C] -> [B, OWN]``; see ``features``."""
     log_probs = jnp.maximum(jax.nn.log_softmax(logits), LOWEST)
     best, _ = jax.lax.top_k(log_probs, min(3, logits.shape[-1]))
     third = best[:, 2] if best.shape[1] > 2 else jnp.full_like(best[:, 0], LOWEST)
     margin = jnp.exp(best[:, 0]) - jnp.exp(best[:, 1])
-    own = [log_odds(logits) / 4, max_prob(logits), entropy_confidence(logits)]
+    sure = log_odds(logits, confidence) / 4, max_prob(logits, confidence)
+    own = [*sure, entropy_confidence(logits)]
     return jnp.stack([*own, margin, best[:, 1] / 4, third / 4], axis=1)
 
 
 def features(
-    k: int, logits: jax.Array, trail: dict[str, jax.Array]
+    k: int,
+    logits: jax.Array,
+    trail: dict[str, jax.Array],
+    confidence: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
     """Computes the features of exit ``k``.
 
@@ -70,13 +74,14 @@ def features(
       k: Exit, 0-based.
       logits: ``[B, C]``.
       trail: What ``init_trail`` or this function returned for the exit before.
+      confidence: Of maps, in place of max p, ``[B]``.
 
     Returns:
       Features ``[B, D]``, the answer int32 ``[B]``, and the new trail.
     """
     log_probs = jnp.maximum(jax.nn.log_softmax(logits), LOWEST)
     answer = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-    own = own_features(logits)
+    own = own_features(logits, confidence)
     before = (jnp.arange(trail["answer"].shape[1]) < k)[None]
     place = jnp.broadcast_to(answer[:, None, None], (*trail["answer"].shape, 1))
     said = jnp.take_along_axis(trail["log_probs"], place, axis=-1)[..., 0] / 4
@@ -94,13 +99,14 @@ def features(
     return jnp.concatenate([own, *shared], axis=1), answer, trail
 
 
-def all_features(logits: jax.Array) -> Features:
-    """Computes the features of saved predictions ``[K, N, C]``."""
+def all_features(logits: jax.Array, confidence: jax.Array | None = None) -> Features:
+    """Computes the features of saved predictions ``[K, N, C]``, of maps ``[K, N]``."""
     num_exits, num_samples, num_classes = logits.shape
     trail = init_trail(num_samples, num_exits, num_classes)
     xs, answers = [], []
     for k in range(num_exits - 1):
-        x, answer, trail = features(k, logits[k], trail)
+        sure = None if confidence is None else confidence[k]
+        x, answer, trail = features(k, logits[k], trail, sure)
         xs.append(x)
         answers.append(answer)
     return Features(jnp.stack(xs), jnp.stack(answers), num_classes)

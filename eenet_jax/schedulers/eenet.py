@@ -89,7 +89,7 @@ def fit(
     num_exits, num_samples, num_classes = split.logits.shape
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     batches, held = _draw_rows(rng, num_samples, recipe)
-    inputs = jax.jit(logit_inputs)(split.logits)
+    inputs = jax.jit(logit_inputs)(split.logits, split.confidence)
     correct = jnp.asarray(split.correct, jnp.float32)
     weights, fixed = start_weights(num_exits, num_classes), None
     plain = {"weights": weights, "bias": np.zeros(num_exits, np.float32)}

@@ -91,7 +91,7 @@ def fit(
     batch = (preset.steps, min(preset.batch_size, num_samples))
     rows = rng.integers(0, num_samples, batch, dtype=np.int32)
     params, shares = _fit_all(
-        jax.jit(linear_inputs)(split.logits),
+        jax.jit(linear_inputs)(split.logits, split.confidence),
         jnp.asarray(split.correct, jnp.float32),
         jnp.asarray(costs / costs[-1], jnp.float32),
         jnp.asarray((costs[0] + targets * (costs[-1] - costs[0])) / costs[-1]),

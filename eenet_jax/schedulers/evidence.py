@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from eenet_jax.errors import UserError
 
 Lazy = jax.Array | Callable[[], jax.Array] | None
+SUREST = 1 - 1e-6  # mean probabilities above this count as this, for their log-odds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,15 @@ class Evidence:
     the head only where a policy asks for its logits.
 
     Attributes:
-      lazy_logits: float32 ``[B, C]``.
+      lazy_logits: float32 ``[B, C]``; of maps, logarithms of the mean probabilities.
       lazy_features: Exit features ``[B, D]``, for gates that read them.
+      lazy_confidence: Of maps, the mean over pixels of the largest probability,
+        ``[B]``; None where a sample has one class.
     """
 
     lazy_logits: Lazy = None
     lazy_features: Lazy = None
+    lazy_confidence: Lazy = None
 
     @property
     def logits(self) -> jax.Array:
@@ -36,6 +40,12 @@ class Evidence:
         """``[B, D]``."""
         return _value(self.lazy_features, "exit features")
 
+    @property
+    def confidence(self) -> jax.Array | None:
+        """``[B]`` of maps, else None."""
+        lazy = self.lazy_confidence
+        return lazy() if callable(lazy) else lazy
+
 
 def _value(lazy: Lazy, what: str) -> jax.Array:
     if lazy is None:
@@ -43,8 +53,29 @@ def _value(lazy: Lazy, what: str) -> jax.Array:
     return lazy() if callable(lazy) else lazy
 
 
-def max_prob(logits: jax.Array) -> jax.Array:
-    """Returns the largest class probability, in [1/C, 1]; ``[..., C] -> [...]``."""
+def pooled(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns what maps of logits say of their images (BACKBONES 4.4).
+
+    Args:
+      logits: ``[..., h, w, C]``.
+
+    Returns:
+      Logarithms of the mean over pixels of the class probabilities, ``[..., C]``, and
+      the mean of the largest one, ``[...]``.
+    """
+    log_probs = jax.nn.log_softmax(logits)
+    places = logits.shape[-3] * logits.shape[-2]
+    mean = jax.nn.logsumexp(log_probs, axis=(-3, -2)) - jnp.log(float(places))
+    return mean, jnp.exp(log_probs.max(axis=-1)).mean(axis=(-2, -1))
+
+
+def max_prob(logits: jax.Array, confidence: jax.Array | None = None) -> jax.Array:
+    """Returns the largest class probability, in [1/C, 1]; ``[..., C] -> [...]``.
+
+    Of maps it is ``confidence`` instead, if that is given.
+    """
+    if confidence is not None:
+        return confidence
     return jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
 
 
@@ -58,7 +89,11 @@ def entropy_confidence(logits: jax.Array) -> jax.Array:
     return 1 + negative_entropy / jnp.log(logits.shape[-1])
 
 
-def log_odds(logits: jax.Array, limit: float = 20.0) -> jax.Array:
+def log_odds(
+    logits: jax.Array,
+    confidence: jax.Array | None = None,
+    limit: float = 20.0,
+) -> jax.Array:
     """Returns log(p / (1 - p)) of the largest probability p; ``[..., C] -> [...]``.
 
     Computed from the other classes' logits, so that it still tells samples apart where
@@ -66,8 +101,12 @@ def log_odds(logits: jax.Array, limit: float = 20.0) -> jax.Array:
 
     Args:
       logits: Shape ``[..., C]``.
+      confidence: Of maps, p instead, ``[...]``.
       limit: Bounds the result to [-limit, limit].
     """
+    if confidence is not None:
+        p = jnp.clip(confidence, 1 - SUREST, SUREST)
+        return jnp.log(p) - jnp.log1p(-p)
     log_probs = jax.nn.log_softmax(logits)
     top = jnp.argmax(log_probs, axis=-1, keepdims=True)
     is_top = jnp.arange(logits.shape[-1]).reshape((1,) * (logits.ndim - 1) + (-1,))

@@ -96,6 +96,7 @@ def fit(
     mixtures = MIXTURES[variant] if variant else sum(MIXTURES.values(), ())
     fitted = _fit_prices(
         jnp.asarray(split.logits),
+        split.confidence,
         jnp.asarray(split.correct, jnp.float32),
         jnp.asarray((costs - costs[0]) / scale, jnp.float32),
         jnp.asarray(prices, jnp.float32),
@@ -124,14 +125,14 @@ def _draws(key: jax.Array, num_exits: int, num_samples: int, recipe: Recipe):
 
 
 @functools.partial(jax.jit, static_argnames=("mixtures", "recipe"))
-def _fit_prices(logits, correct, costs, prices, draws, *, mixtures, recipe):
+def _fit_prices(logits, confidence, correct, costs, prices, draws, *, mixtures, recipe):
     """Fits optimal stopping, gates and their best mixture for all prices.
 
     Returns the shared parameters, the mixture's for each price (leaves
     ``[L, K-1, ...]``), and its advantages for the samples from folds without them, for
     every ``COARSE``-th price, ``[L', K-1, N]``.
     """
-    shown = all_features(logits)
+    shown = all_features(logits, confidence)
     shared = design_params(shown.x, draws["units"], draws["offsets"])
     stop = correct[..., None] - prices[None, None] * costs[:, None, None]  # [K, N, L]
     strengths = [(r, c) for r in recipe.ridges for c in recipe.class_ridges]

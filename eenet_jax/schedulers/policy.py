@@ -202,22 +202,28 @@ class Policy:
         return adjust_lib.adjust_all(self.adjustment, logits)
 
     def scores(
-        self, logits: jax.Array, features: Sequence[jax.Array] | None = None
+        self,
+        logits: jax.Array,
+        features: Sequence[jax.Array] | None = None,
+        confidence: jax.Array | None = None,
     ) -> jax.Array:
         """Scores samples at all exits as if none left.
 
         Args:
           logits: ``[K, B, C]``.
           features: Of each exit ``[B, D_k]``, for gates that read them.
+          confidence: Of maps, ``[K, B]`` (see ``evidence.pooled``).
 
         Returns:
           ``[K, B]``.
         """
         trail = self.init_trail(logits.shape[1])
         given = (*(features or ()), *(None,) * self.num_exits)
+        sure = [None] * self.num_exits if confidence is None else confidence
         scores = []
         for k in range(self.num_exits):
-            score, trail = self.step(k, Evidence(logits[k], given[k]), trail)
+            shown = Evidence(logits[k], given[k], sure[k])
+            score, trail = self.step(k, shown, trail)
             scores.append(score)
         return jnp.stack(scores)
 

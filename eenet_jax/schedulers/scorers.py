@@ -44,7 +44,7 @@ def _no_trail(params: Any, batch: int) -> Trail:
 
 def _max_prob(params, k, evidence, trail):
     del params, k
-    return max_prob(evidence.logits), trail
+    return max_prob(evidence.logits, evidence.confidence), trail
 
 
 def _entropy(params, k, evidence, trail):
@@ -66,24 +66,25 @@ def _patience(params, k, evidence, trail):
     return run, {"answer": answer, "run": run}
 
 
-def linear_inputs(logits: jax.Array) -> jax.Array:
+def linear_inputs(logits: jax.Array, confidence: jax.Array | None = None) -> jax.Array:
     """Returns EENet's inputs [p ; max p ; 1 + sum p log p / log C].
 
     Args:
       logits: ``[..., C]``.
+      confidence: Of maps, in place of max p, ``[...]``.
 
     Returns:
       ``[..., C + 2]``. The scores of earlier exits come behind them in the weights.
     """
-    return _inputs(logits, max_prob(logits))
+    return _inputs(logits, max_prob(logits, confidence))
 
 
-def logit_inputs(logits: jax.Array) -> jax.Array:
+def logit_inputs(logits: jax.Array, confidence: jax.Array | None = None) -> jax.Array:
     """Like ``linear_inputs``, with the log-odds of max p, divided by 4, for max p.
 
     The division brings them to the size of the other inputs.
     """
-    return _inputs(logits, log_odds(logits) / 4)
+    return _inputs(logits, log_odds(logits, confidence) / 4)
 
 
 def _inputs(logits: jax.Array, confidence: jax.Array) -> jax.Array:
@@ -122,7 +123,7 @@ def _linear(inputs):
     """Scores linear in the inputs and the past scores, which the trail keeps raw."""
 
     def step(params, k, evidence, trail):
-        x = inputs(evidence.logits)
+        x = inputs(evidence.logits, evidence.confidence)
         score = affine(x, trail, params["weights"][k], params["bias"][k])
         return score, trail.at[:, k].set(score)
 
@@ -135,7 +136,9 @@ def _advantage_trail(params, batch):
 
 
 def _advantage(params, k, evidence, trail):
-    x, answer, trail = confidence.features(k, evidence.logits, trail)
+    x, answer, trail = confidence.features(
+        k, evidence.logits, trail, evidence.confidence
+    )
     if k == params["bias"].shape[0]:  # the last exit takes all that is left
         return jnp.zeros(len(answer)), trail
     return confidence.advantage(params, k, x, answer), trail
@@ -149,7 +152,7 @@ def _gate(kind, combined):
             return jnp.zeros(len(evidence.logits)), trail
         x = feature_gates.gate_inputs(kind, evidence.features)
         if combined:
-            said = confidence.own_features(evidence.logits)
+            said = confidence.own_features(evidence.logits, evidence.confidence)
             x = jnp.concatenate([x, said], axis=1)
         return feature_gates.gate_score(params, k, x), trail
 

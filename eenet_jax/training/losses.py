@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from eenet_jax.training.map_losses import pixel_cross_entropy
+
 DISTILL_FORMS = ("per_sample", "published")
 
 
@@ -34,6 +36,23 @@ def cross_entropy(
     index = jnp.broadcast_to(labels[None, :, None], (*logits.shape[:2], 1))
     hit = jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
     return -(1 - label_smoothing) * hit - label_smoothing * log_probs.mean(-1)
+
+
+def exit_losses(
+    logits: jax.Array,
+    labels: jax.Array,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+) -> jax.Array:
+    """Computes the cross-entropy of every exit, ``[K, B]``, of classes or maps.
+
+    See ``cross_entropy`` and ``pixel_cross_entropy``.
+    """
+    if labels.ndim == 1:
+        return cross_entropy(logits, labels, label_smoothing)
+    return pixel_cross_entropy(
+        logits, labels, class_weights=class_weights, label_smoothing=label_smoothing
+    )
 
 
 def distillation(
@@ -69,6 +88,7 @@ def joint_loss(
     *,
     weights: Sequence[float] = (),
     label_smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
     distill_weight: jax.Array | float = 0.0,
     distill_temperature: float = 3.0,
     distill_form: str = "per_sample",
@@ -78,10 +98,11 @@ def joint_loss(
     sum_j w_j CE_j + distill_weight * T^2 sum_{j<K} KL(exit K || exit j).
 
     Args:
-      logits: Shape ``[K, B, C]``.
-      labels: int32 ``[B]``.
+      logits: Shape ``[K, B, C]``, or ``[K, B, h, w, C]`` where labels are maps.
+      labels: int32 ``[B]``, or maps uint8 ``[B, H, W]``.
       weights: w_j, K of them; () for the published ones (see ``exit_weights``).
       label_smoothing: See ``cross_entropy``.
+      class_weights: Of label maps, see ``pixel_cross_entropy``.
       distill_weight: 0 until late in training; may be traced.
       distill_temperature: T.
       distill_form: See ``distillation``.
@@ -89,8 +110,14 @@ def joint_loss(
     Returns:
       Shape ``[B]``.
     """
-    losses = cross_entropy(logits, labels, label_smoothing)  # [K, B]
+    losses = exit_losses(logits, labels, label_smoothing, class_weights)  # [K, B]
     of_exits = jnp.asarray(weights) if weights else exit_weights(logits.shape[0])
     joint = jnp.einsum("k,kb->b", of_exits, losses)
-    extra = distillation(logits, distill_temperature, distill_form)
+    if labels.ndim == 1:
+        extra = distillation(logits, distill_temperature, distill_form)
+    else:  # the mean over all places of a map
+        num_exits, batch, *_, num_classes = logits.shape
+        places = logits.reshape(num_exits, -1, num_classes)
+        extra = distillation(places, distill_temperature, distill_form)
+        extra = extra.reshape(batch, -1).mean(axis=1)
     return joint + distill_weight * extra

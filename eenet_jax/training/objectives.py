@@ -82,6 +82,7 @@ def _joint(config: ml_collections.ConfigDict, backbone: Backbone) -> Objective:
                 labels,
                 weights=tuple(fields.exit_weights),
                 label_smoothing=fields.label_smoothing,
+                class_weights=tuple(fields.class_weights),
                 distill_weight=weight,
                 distill_temperature=fields.distill_temperature,
                 distill_form=fields.distill_form,
@@ -110,8 +111,8 @@ def _exits(
 
         def loss_fn(logits, labels, step_index):
             del step_index
-            smoothing = config.loss.label_smoothing
-            return jnp.sum(losses.cross_entropy(logits, labels, smoothing), axis=0)
+            options = config.loss.label_smoothing, tuple(config.loss.class_weights)
+            return jnp.sum(losses.exit_losses(logits, labels, *options), axis=0)
 
         return loss_fn
 

@@ -7,7 +7,7 @@ import ml_collections
 import optax
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "multistep")
+SCHEDULES = ("constant", "cosine", "multistep", "poly")
 
 
 def build_schedule(
@@ -18,7 +18,7 @@ def build_schedule(
     Args:
       config: A whole config; ``schedule`` and ``optimizer.learning_rate`` are read.
       steps_per_epoch: Steps an epoch; turns epochs into steps.
-      total_steps: Length of the run, where "cosine" reaches 0.
+      total_steps: Length of the run, where "cosine" and "poly" reach 0.
     """
     peak = config.optimizer.learning_rate
     fields = config.schedule
@@ -26,6 +26,8 @@ def build_schedule(
     rest = max(total_steps - warmup, 1)
     if fields.name == "cosine":
         main = optax.cosine_decay_schedule(peak, rest)
+    elif fields.name == "poly":  # peak (1 - step / steps)^power
+        main = optax.polynomial_schedule(peak, 0.0, fields.power, rest)
     elif fields.name == "multistep":
         # join_schedules counts from the end of the warm-up; milestones from the start.
         boundaries: dict[int, float] = {}

@@ -19,11 +19,14 @@ from eenet_jax.config import build_backbone
 from eenet_jax.data import inputs
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed, StreamFeed
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.data.stream import StreamSplit
 from eenet_jax.errors import UserError
 from eenet_jax.training import objectives, optim, step
 
 # Initialisation runs once: on CPUs optimising it takes far longer than running it.
+OF_IMAGES = ("rotation", "crop_padding", "cutout")  # augmentation, beside flips
+OF_MAPS = ("crop", "scale")
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 
@@ -82,7 +85,7 @@ def build_plan(
     steps_per_epoch = (
         feed.steps_per_epoch
         if feed
-        else len(dataset.train.labels) // config.train.batch_size
+        else dataset.train.num_samples // config.train.batch_size
     )
     total = config.train.epochs * steps_per_epoch
     if config.train.max_steps:
@@ -142,7 +145,7 @@ def build_feed(
 ) -> Feed:
     """Builds the feed of a data set's training part."""
     options = {"seed": config.seed, "batch_size": config.train.batch_size, "mesh": mesh}
-    if isinstance(dataset.train, StreamSplit):
+    if isinstance(dataset.train, StreamSplit | MapStream):
         return StreamFeed(
             dataset.train,
             flip=config.data.flip,
@@ -160,7 +163,7 @@ def check_fit(
     Raises:
       UserError: Naming the fields.
     """
-    size, batch_size = len(dataset.train.labels), config.train.batch_size
+    size, batch_size = dataset.train.num_samples, config.train.batch_size
     if batch_size > size:
         raise UserError(
             f"train.batch_size={batch_size} is larger than the training part of "
@@ -170,6 +173,25 @@ def check_fit(
         raise UserError(
             f"model.name={backbone.name!r} reads {backbone.input_kind}, but "
             f"data.name={dataset.name!r} is {dataset.kind}; choose another of the two"
+        )
+    if backbone.output_kind != dataset.target:
+        raise UserError(
+            f"model.name={backbone.name!r} answers with a {backbone.output_kind}, but "
+            f"data.name={dataset.name!r} has a {dataset.target} for each image; choose "
+            "another of the two"
+        )
+    others = OF_IMAGES if dataset.target == "map" else OF_MAPS
+    for name in others:
+        if value := config.data[name]:
+            raise UserError(
+                f"data.{name}={value} is not for data.name={dataset.name!r}, which has "
+                f"a {dataset.target} for each image; leave it out"
+            )
+    weights = config.loss.class_weights
+    if weights and (dataset.target, len(weights)) != ("map", dataset.num_classes):
+        raise UserError(
+            f"loss.class_weights={weights} must be (), or for label maps one number "
+            f"for each of the {dataset.num_classes} classes"
         )
 
 
@@ -194,7 +216,7 @@ def _features_fit(
     variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
     seen = jax.eval_shape(backbone.head_inputs, variables, x)[: objective.heads]
     sizes = [math.prod(a.shape) * a.dtype.itemsize for a in jax.tree.leaves(seen)]
-    return sum(sizes) * len(dataset.train.labels) <= config.train.cache_gib * 2**30
+    return sum(sizes) * dataset.train.num_samples <= config.train.cache_gib * 2**30
 
 
 def _zeros(shapes: Any) -> Any:
@@ -209,24 +231,20 @@ def _same(state: step.TrainState) -> step.TrainState:
     return state
 
 
-def _no_preparation(features: Any, *, key: jax.Array) -> Any:
+def _no_preparation(features: Any, labels: jax.Array, *, key: jax.Array) -> Any:
     del key
-    return features
+    return features, labels
 
 
 def _prepare(config, dataset, mesh) -> Callable[..., Any]:
     """Returns the map from a batch of inputs to augmented, normalised ones."""
-    prepare = inputs.prepare_train(
-        dataset,
-        rotation=config.data.rotation,
-        crop_padding=config.data.crop_padding,
-        flip=config.data.flip,
-        cutout=config.data.cutout,
-    )
+    names = OF_MAPS if dataset.target == "map" else OF_IMAGES
+    options = {name: config.data[name] for name in (*names, "flip")}
+    prepare = inputs.prepare_train(dataset, options)
 
-    def prepare_sharded(batch: Any, *, key: jax.Array) -> Any:
+    def prepare_sharded(batch: Any, labels: jax.Array, *, key: jax.Array) -> Any:
         sharding = distributed.batch_sharding(mesh)
-        batch = jax.lax.with_sharding_constraint(batch, sharding)
-        return prepare(batch, key=key)
+        batch, labels = jax.lax.with_sharding_constraint((batch, labels), sharding)
+        return prepare(batch, labels, key=key)
 
     return prepare_sharded

@@ -15,6 +15,8 @@ from eenet_jax.writers import MetricWriter, NoWriter, Progress
 class Recorder:
     """Takes the metrics of chunks and writes them one chunk late.
 
+    ``metric`` is what validation measures: "accuracy" or "miou".
+
     Reading a chunk's metrics waits for it to be computed; by then the next one has been
     dispatched, so the devices never wait for the log.
     """
@@ -27,12 +29,13 @@ class Recorder:
         schedule: optax.Schedule,
         steps_per_epoch: int,
         batch_size: int,
+        metric: str = "accuracy",
     ):
         self._writer = writer
         self._progress = progress
         self._schedule = schedule
         self._steps_per_epoch = steps_per_epoch
-        self._batch_size = batch_size
+        self._batch_size, self._metric = batch_size, metric
         self._pending: tuple[int, Any, float | None] | None = None
         self._clock = time.perf_counter()
 
@@ -91,13 +94,15 @@ class Recorder:
         self._progress.update(count, note)
 
     def validation(self, step: int, accuracy: np.ndarray) -> None:
-        """Writes the validation accuracy of each exit, ``[K]``."""
-        scalars = per_exit("val/accuracy", accuracy)
-        self._writer.write(step, {**scalars, "val/accuracy/mean": accuracy.mean()})
+        """Writes the validation accuracy (or mean IoU) of each exit, ``[K]``."""
+        name = f"val/{self._metric}"
+        scalars = per_exit(name, accuracy)
+        self._writer.write(step, {**scalars, f"{name}/mean": accuracy.mean()})
         shown = " ".join(f"{100 * a:.2f}" for a in accuracy)
         epoch = step / self._steps_per_epoch
+        said = {"miou": "mIoU"}.get(self._metric, self._metric)
         self._progress.line(
-            f"step {step}, epoch {epoch:.4g}: validation accuracy by exit {shown} %"
+            f"step {step}, epoch {epoch:.4g}: validation {said} by exit {shown} %"
         )
         self._clock = time.perf_counter()
 

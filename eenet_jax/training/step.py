@@ -12,6 +12,7 @@ import optax
 
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.training.best_heads import BestHeads
+from eenet_jax.training.map_losses import pixel_hits
 
 LossFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 # (variables, x, rngs) -> (logits, new variables other than params), in training mode.
@@ -105,7 +106,7 @@ def train_step(
     Args:
       state: State before the step.
       x: Normalised, augmented inputs.
-      labels: int32 ``[B]``.
+      labels: int32 ``[B]``, or label maps uint8 ``[B, H, W]``.
       key: For dropout.
       forward: ``(variables, x, rngs) -> (logits [K, B, C], new state)``.
       tx: The optimiser.
@@ -117,7 +118,8 @@ def train_step(
 
     Returns:
       The state after the step, and ``{"loss": [], "correct": [K]}``: the mean loss and
-      the share of the batch that each exit got right, before the step.
+      the share of the batch, or of its pixels, that each exit got right, before the
+      step.
     """
 
     whole = state.variables["params"]
@@ -126,8 +128,11 @@ def train_step(
         variables = {**others, "params": {**whole, **params}}
         logits, new = forward(variables, x, {"dropout": key})
         loss = jnp.mean(loss_fn(logits, labels, state.step))
-        right = logits.argmax(-1) == labels[None, :]
-        correct = jnp.mean(right, axis=1, dtype=jnp.float32)
+        if labels.ndim == 1:
+            right = logits.argmax(-1) == labels[None, :]
+            correct = jnp.mean(right, axis=1, dtype=jnp.float32)
+        else:
+            correct = pixel_hits(logits, labels)
         return loss, ({"loss": loss, "correct": correct}, new)
 
     params = _chosen(whole, trained)
@@ -189,7 +194,7 @@ def run_chunk(
     rows: jax.Array | None,
     *,
     key: jax.Array,
-    prepare: Callable[..., jax.Array],
+    prepare: Callable[..., tuple[Any, jax.Array]],
     step_fn: Callable[..., tuple[TrainState, dict[str, jax.Array]]],
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Takes S steps in one compiled program.
@@ -201,10 +206,11 @@ def run_chunk(
     Args:
       state: State before the chunk.
       inputs: Samples, a pytree of arrays ``[N, ...]``, such as uint8 images.
-      labels: int32 ``[N]``.
+      labels: int32 ``[N]``, or label maps uint8 ``[N, H, W]``.
       rows: Rows of each step's batch, int32 ``[S, B]``; None for one step on all.
       key: The run's key.
-      prepare: ``(inputs [B, ...], key=) -> x``: augmentation and normalisation.
+      prepare: ``(inputs [B, ...], labels, key=) -> (x, labels)``: augmentation and
+        normalisation.
       step_fn: ``train_step`` with everything but state, x, labels and key bound.
 
     Returns:
@@ -213,7 +219,8 @@ def run_chunk(
 
     def one(state, inputs, labels):
         key_augment, key_step = jax.random.split(jax.random.fold_in(key, state.step))
-        return step_fn(state, prepare(inputs, key=key_augment), labels, key=key_step)
+        x, labels = prepare(inputs, labels, key=key_augment)
+        return step_fn(state, x, labels, key=key_step)
 
     def body(state, rows):
         return one(state, jax.tree.map(lambda a: a[rows], inputs), labels[rows])

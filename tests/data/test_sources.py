@@ -87,7 +87,9 @@ def test_digits_have_one_split_only():
 
 
 def test_unknown_name_lists_the_choices():
-    with pytest.raises(UserError, match="'cifar'; choose from ag_news_subset, cifar"):
+    with pytest.raises(
+        UserError, match="'cifar'; choose from ag_news_subset, camvid, cifar10"
+    ):
         sources.check("cifar")
     with pytest.raises(UserError, match="data.name='cifar'"):
         sources.load("cifar")
