@@ -3,7 +3,7 @@
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,12 @@ import numpy as np
 
 from eenet_jax.costs.profile import Profile, load_profile, measure_profile
 from eenet_jax.data import inputs
+from eenet_jax.iou import mean_iou
+from eenet_jax.map_inference import confusion
 from eenet_jax.measure import Run
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
+from eenet_jax.runtime.prediction import Prediction
 from eenet_jax.runtime.queues import Queues
 from eenet_jax.runtime.replay import simulate
 from eenet_jax.runtime.staged import exit_alone, program
@@ -80,7 +83,7 @@ def run_policies(
     Returns:
       For each policy the fields that its record gets, and what holds for all.
     """
-    backbone, labels = trained.backbone, trained.dataset.test.labels
+    backbone, test = trained.backbone, trained.dataset.test
     num_exits = backbone.num_exits
     plan = plan_ladders(profile)
     compiled = program(backbone, plan.ladders, None)
@@ -94,7 +97,7 @@ def run_policies(
         for policy in map(jax.device_put, policies)
     ]
     queues = [
-        Queues(backbone, trained.variables, policy, len(labels))
+        Queues(backbone, trained.variables, policy, test.num_samples)
         for policy in map(jax.device_put, policies)
     ]
     watches, answers = _take_turns(trained, runs, queues, profile.batch_size)
@@ -102,12 +105,10 @@ def run_policies(
     count = num_exits + len(policies)
     records = []
     for policy, timed, found, queued, queue in zip(
-        policies, times[num_exits:count], answers[num_exits:], times[count:], queues,
-        strict=True,
-    ):  # fmt: skip
+        policies, times[num_exits:count], answers, times[count:], queues, strict=True
+    ):
         in_queues = queue.prediction()
-        exits, answered = found.exit_index, found.label
-        shares = np.bincount(exits, minlength=num_exits) / len(labels)
+        shares = np.bincount(found.exits, minlength=num_exits) / test.num_samples
         records.append(
             {
                 "wall_ms_per_sample": timed["ms_per_sample"],
@@ -121,8 +122,8 @@ def run_policies(
                 "device": profile.device,
                 "batch_ms": timed["batch_ms"],
                 "samples_per_second": timed["samples_per_second"],
-                "adaptive_accuracy": float((answered == labels).mean()),
-                **agreement(policy, predictions.test, exits, answered),
+                "adaptive_accuracy": found.accuracy,
+                **agreement(policy, predictions.test, found.exits, found.answers),
                 "queued": {
                     "ms_per_sample": queued["ms_per_sample"],
                     "samples_per_second": queued["samples_per_second"],
@@ -130,7 +131,7 @@ def run_policies(
                         policy,
                         predictions.test,
                         in_queues.exit_index,
-                        in_queues.label,
+                        None if found.answers is None else in_queues.label,
                     ),
                 },
             }
@@ -138,21 +139,36 @@ def run_policies(
     return records, _common(profile, plan, times[:num_exits])
 
 
+class Found(NamedTuple):
+    """What was found of a policy that was run over the test part.
+
+    Attributes:
+      exits: Exits taken, int32 ``[N]``.
+      answers: Classes answered, int32 ``[N]``; None where every pixel has one.
+      accuracy: Share of right answers, or the mean IoU.
+    """
+
+    exits: np.ndarray
+    answers: np.ndarray | None
+    accuracy: float
+
+
 def _take_turns(
     trained: Trained,
     runs: Sequence[Callable[[Any], Any]],
     queues: Sequence[Queues],
     batch_size: int,
-) -> tuple[list[Stopwatch], list[Any]]:
+) -> tuple[list[Stopwatch], list[Found]]:
     """Calls every function on every batch of the test part, and queues it.
 
     Returns:
-      The times of functions and queues, and what each function returned for the whole
-      test part, NumPy arrays in its order.
+      The times of functions and queues, and what the last functions, as many as there
+      are queues, found.
     """
     dataset = trained.dataset
     watches = [Stopwatch() for _ in (*runs, *queues)]
-    answers: list[list[Any]] = [[] for _ in runs]
+    answers: list[list[Any]] = [[] for _ in queues]
+    policies = len(runs) - len(queues)  # functions before are of one exit each
     order = []
     prepare, seen = jax.jit(inputs.prepare_eval(dataset)), set()
     count = inputs.num_eval_batches(dataset, dataset.test, batch_size)
@@ -165,11 +181,14 @@ def _take_turns(
         real = batch.mask.astype(bool)
         order.append(batch.rows[real])
         samples = int(real.sum())
-        for run, watch, parts in zip(runs, watches, answers, strict=False):
+        for i, (run, watch) in enumerate(zip(runs, watches, strict=False)):
             if shape not in seen:
                 jax.block_until_ready(run(x))
             found = watch.time(run, x, samples=samples)
-            parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[real], found))  # noqa: B023
+            if i >= policies:
+                kept = _kept(found, batch.labels)
+                parts = [np.asarray(leaf)[real] for leaf in kept]
+                answers[i - policies].append(parts)
         for queue, watch in zip(queues, watches[len(runs) :], strict=True):
             if shape not in seen:
                 queue.compile(x)
@@ -180,11 +199,28 @@ def _take_turns(
         watch.time(queue.flush, samples=0)
     progress.close()
     place = np.argsort(np.concatenate(order))  # texts come by length
-    whole = [
-        jax.tree.map(lambda *leaves: np.concatenate(leaves)[place], *parts)
-        for parts in answers
-    ]
-    return watches, whole
+    return watches, [_found(parts, place) for parts in answers]
+
+
+def _kept(found: Prediction, labels: np.ndarray) -> tuple[Any, Any, Any]:
+    """Returns exits, answers and labels of a batch; of maps confusion matrices."""
+    if labels.ndim == 1:
+        return found.exit_index, found.label, labels
+    counts = _confusion(jnp.log(found.probs)[None], labels)[0]
+    return found.exit_index, counts, counts
+
+
+_confusion = jax.jit(confusion)
+
+
+def _found(parts: Sequence[Sequence[np.ndarray]], place: np.ndarray) -> Found:
+    """Puts the batches of a policy together, in the order of the test part."""
+    exits, answers, labels = (
+        np.concatenate(of_all)[place] for of_all in zip(*parts, strict=True)
+    )
+    if labels.ndim == 3:
+        return Found(exits, None, float(mean_iou(labels.sum(axis=0))))
+    return Found(exits, answers, float((answers == labels).mean()))
 
 
 def unasked_ms(profile: Profile, policy: Policy, split: Split) -> float:
@@ -195,7 +231,7 @@ def unasked_ms(profile: Profile, policy: Policy, split: Split) -> float:
 
 
 def agreement(
-    policy: Policy, split: Split, exits: np.ndarray, labels: np.ndarray
+    policy: Policy, split: Split, exits: np.ndarray, labels: np.ndarray | None
 ) -> dict[str, int]:
     """Compares what was run with what saved predictions say would be.
 
@@ -203,14 +239,16 @@ def agreement(
       policy: That was run.
       split: Logits of the same N samples.
       exits: Exits taken, ``[N]``.
-      labels: Answers, ``[N]``.
+      labels: Answers, ``[N]``; None to compare exits only.
 
     Returns:
       How many were decided otherwise, and how many of these with a score so near to
       the threshold that rounding explains it, which are not counted in the first.
     """
     replayed = simulate(policy, split, np.zeros(policy.num_exits))
-    other = (replayed.exit_index != exits) | (replayed.labels != labels)
+    other = replayed.exit_index != exits
+    if labels is not None:
+        other |= replayed.labels != labels
     first = np.minimum(replayed.exit_index, exits)
     there = np.arange(len(exits))
     thresholds = np.asarray(policy.thresholds)

@@ -105,9 +105,9 @@ def _record(
     budget = on_val.mean_cost if budget is None else budget
     record = {
         "budget": budget,
-        "val_accuracy": on_val.accuracy(val),
+        "val_accuracy": on_val.quality(val),
         "val_cost": on_val.mean_cost,
-        "test_accuracy": on_test.accuracy(test),
+        "test_accuracy": on_test.quality(test),
         "test_cost": on_test.mean_cost,
         "met": bool(on_val.mean_cost <= budget * (1 + 1e-9)),
         "thresholds": [_number(t) for t in np.asarray(policy.thresholds)],

@@ -34,7 +34,7 @@ def in_int8(
         )
     samples = datasets.spread(dataset.train, SAMPLES)
     prepare = jax.jit(inputs.prepare_eval(dataset))
-    size = min(BATCH_SIZE, len(samples.labels))
+    size = min(BATCH_SIZE, samples.num_samples)
     batches = [
         prepare(batch.inputs)
         for batch in inputs.eval_batches(dataset, samples, size, num_workers)

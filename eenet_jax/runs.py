@@ -50,7 +50,7 @@ def _report(
         left = gates.train_gates(config, predictions, workdir)
         print(
             f"gates, alpha {config.gates.alpha:g}: test accuracy "
-            f"{100 * left.accuracy(predictions.test):.2f} % at "
+            f"{100 * left.quality(predictions.test):.2f} % at "
             f"{left.mean_cost:.4g} {predictions.cost_unit} a sample; "
             f"{workdir / gates.FILE}"
         )

@@ -119,6 +119,17 @@ class Backbone:
         """Whether exits share parameters of their heads, which the first then holds."""
         return any(getattr(head, "shares", False) for head in self.module.heads)
 
+    def answer_shape(self, variables: Variables, x: Any) -> tuple[int, ...]:
+        """Returns the shape of a sample's logits: ``(C,)``, or ``(h, w, C)``."""
+        if self.output_kind == "class":
+            return (self.num_classes,)
+
+        def first_exit(variables: Variables, x: Any) -> jax.Array:
+            carry = self.stage(0, variables, self.stem(variables, x))
+            return self.head(0, variables, carry)
+
+        return jax.eval_shape(first_exit, variables, x).shape[1:]
+
     def example(self, batch_size: int = 1) -> Any:
         """Returns inputs of zeros, of the size that the network is meant for."""
         if self.input_kind == "text":

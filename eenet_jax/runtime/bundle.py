@@ -42,6 +42,11 @@ class Bundle:
         """Batch sizes that programs were exported for, increasing."""
         return self.manifest["batch_sizes"]
 
+    @property
+    def answer_shape(self) -> tuple[int, ...]:
+        """Shape of a sample's probabilities: ``(C,)``, or ``(h, w, C)``."""
+        return tuple(self.manifest.get("answer_shape", [self.manifest["num_classes"]]))
+
     def predict(self, x: Any, latest_exit: Any = None) -> Prediction:
         """Answers any number of samples, each at the exit that the policy chooses.
 
@@ -66,9 +71,10 @@ class Bundle:
             x = bundle_inputs.check_images(spec, x)
             num_samples = len(x)
         limits = bundle_inputs.check_limits(latest_exit, num_samples, num_exits)
+        shape = num_samples, *self.answer_shape
         answers = Prediction(
-            np.zeros((num_samples, self.manifest["num_classes"]), np.float32),
-            np.zeros(num_samples, np.int32),
+            np.zeros(shape, np.float32),
+            np.zeros(shape[:-1], np.int32),
             np.zeros(num_samples, np.int32),
             np.zeros(num_samples, np.float32),
         )

@@ -73,6 +73,9 @@ def export_bundle(
             "network": backbone.name,
             "num_exits": backbone.num_exits,
             "num_classes": backbone.num_classes,
+            "answer_shape": list(
+                backbone.answer_shape(variables, inputs.example(1, inputs.lengths()[0]))
+            ),
             "dtype": backbone.dtype,
             "class_names": None if class_names is None else list(class_names),
             "input": inputs.write(temporary, backbone),

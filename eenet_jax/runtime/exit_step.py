@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.backbones.staged import Backbone
-from eenet_jax.schedulers.evidence import Evidence
+from eenet_jax.schedulers.evidence import Evidence, pooled
 from eenet_jax.schedulers.policy import Policy, choose_rows
 
 QUARTERS = 4  # of the samples are run at once where a head is for some of them only
@@ -45,11 +45,11 @@ def take_exit(
 
     Returns:
       The trail behind the exit, scores ``[S]``, the logits of the answers ``[S, C]``
-      (of those who leave, at least), and who leaves, bool ``[S]``.
+      or ``[S, h, w, C]`` (of those who leave, at least), and who leaves, bool ``[S]``.
     """
     size, is_last = len(there), k == backbone.num_exits - 1
-    nothing = jnp.zeros((size, backbone.num_classes), jnp.float32)
     head = functools.partial(backbone.head, k, variables)
+    nothing = jnp.zeros(jax.eval_shape(head, carry).shape, jnp.float32)
     features = functools.partial(backbone.exit_features, k, variables)
     must_leave = there & (latest_exit <= k)
     may_leave = (policy.thresholds[k] < jnp.inf) | jnp.any(must_leave)
@@ -57,8 +57,13 @@ def take_exit(
 
     def ask(operand):
         carry, trail = operand
-        evidence = Evidence(head(carry), lambda: features(carry))
-        answer = policy.output(k, evidence.logits, trail)
+        logits, read = head(carry), lambda: features(carry)
+        if backbone.output_kind == "map":
+            mean, confidence = pooled(logits)
+            evidence = Evidence(mean, read, confidence)
+        else:
+            evidence = Evidence(logits, read)
+        answer = policy.output(k, logits, trail)
         return answer, *policy.step(k, evidence, trail)
 
     def ask_gate(operand):

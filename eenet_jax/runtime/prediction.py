@@ -12,8 +12,9 @@ class Prediction(NamedTuple):
     NumPy arrays where the samples came from a host's loop.
 
     Attributes:
-      probs: Class probabilities of the exit taken, float32 ``[B, C]``.
-      label: The most probable class, int32 ``[B]``.
+      probs: Class probabilities of the exit taken, float32 ``[B, C]``, or of every
+        place of a map, ``[B, h, w, C]``.
+      label: The most probable class, int32 ``[B]`` or ``[B, h, w]``.
       exit_index: The exit taken, 0-based, int32 ``[B]``.
       score: The policy's score there, float32 ``[B]``.
     """

@@ -82,7 +82,8 @@ class Queues:
         self._queues: list[Any] = [None] * self._exits
         self._counts = [0] * self._exits
         self._shape: Any = None
-        self._logits = np.zeros((num_samples, backbone.num_classes), np.float32)
+        self._backbone = backbone
+        self._logits: np.ndarray | None = None  # their shape may depend on the inputs
         self._exit_index = np.zeros(num_samples, np.int32)
         self._score = np.zeros(num_samples, np.float32)
 
@@ -106,6 +107,9 @@ class Queues:
         if shape != self._shape:
             self.flush()
             self._shape = shape
+        if self._logits is None:
+            answer = self._backbone.answer_shape(self._variables, x)
+            self._logits = np.zeros((len(self._score), *answer), np.float32)
         carry = self._enter(self._variables, x)
         trail = self._policy.init_trail(len(rows))
         self._run_stage(0, (carry, trail, jnp.asarray(rows, jnp.int32)), mask)

@@ -41,11 +41,15 @@ class Decisions:
         counts = np.bincount(self.exit_index, minlength=len(self.scores))
         return counts / len(self.exit_index)
 
-    def accuracy(self, split: Split) -> float:
-        """Share of right answers, or of maps the mean IoU, in [0, 1]."""
+    def accuracy(self, labels: np.ndarray) -> float:
+        """Share of right answers, in [0, 1]."""
+        return float((self.labels == labels).mean())
+
+    def quality(self, split: Split) -> float:
+        """Accuracy on the split that was replayed, or of maps the mean IoU."""
         if split.confusion is not None:
             return split.accuracy_at(self.exit_index)
-        return float((self.labels == split.labels).mean())
+        return self.accuracy(split.labels)
 
 
 def simulate(

@@ -137,7 +137,7 @@ def run_batch(
         rows=jnp.arange(batch_size, dtype=jnp.int32),
         there=jnp.ones(batch_size, bool),
         answers=(
-            jnp.zeros((batch_size, backbone.num_classes), jnp.float32),
+            jnp.zeros((batch_size, *backbone.answer_shape(variables, x)), jnp.float32),
             jnp.zeros(batch_size, jnp.int32),
             jnp.zeros(batch_size, jnp.float32),
         ),
@@ -230,7 +230,7 @@ def _visit_tiles(
 
 
 def exit_alone(backbone: Backbone, k: int) -> Callable[[Any, Any], jax.Array]:
-    """Returns the jitted ``(variables, x) -> logits [B, C]`` of one exit.
+    """Returns the jitted ``(variables, x) -> logits [B, ..., C]`` of one exit.
 
     It is the network cut off there, without the exits before: what a policy is held
     against.
