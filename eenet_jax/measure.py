@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from eenet_jax import examples, metrics, paths
+from eenet_jax import examples, map_examples, metrics, paths
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.runtime.replay import Decisions, simulate
 from eenet_jax.schedulers.adjust import adjust_split
@@ -59,9 +59,11 @@ def measure(
             nearest = abs(record["budget"] - middle_cost)
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
-    found: dict[str, dict[str, Any]] = {}
     if predictions.metric == "accuracy":
         found = _of_classes(policy, predictions, on_test, budget)
+    else:
+        shown = map_examples.choose(predictions.test, on_test.exit_index)
+        found = {"examples": {"budget": budget, "exits": shown}}
     if policy.skips:
         ways = paths.statistics(policy, predictions, on_test)
         if energy_model is not None:

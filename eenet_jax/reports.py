@@ -72,6 +72,11 @@ def report_run(workdir: pathlib.Path, asked: Options) -> dict[str, Any]:
         run = adaptive.runner(
             workdir, asked.checkpoint, predictions, asked.profile, int8=asked.int8
         )
+    load_images = functools.partial(trained.images_of, workdir, predictions)
+    if predictions.metric == "miou":
+        load_images = functools.partial(
+            trained.map_source, workdir, asked.checkpoint, asked.int8
+        )
     return _report(
         predictions,
         details,
@@ -79,7 +84,7 @@ def report_run(workdir: pathlib.Path, asked: Options) -> dict[str, Any]:
         folder / "policies",
         asked,
         run,
-        functools.partial(trained.images_of, workdir, predictions),
+        load_images,
     )
 
 

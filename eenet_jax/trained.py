@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,10 +22,11 @@ from eenet_jax.costs import (
 )
 from eenet_jax.costs.latency import exit_runs
 from eenet_jax.costs.profile import load_profile
-from eenet_jax.data import datasets, inputs, text
+from eenet_jax.data import datasets, inputs, map_sets, text
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.inference import Predictor
+from eenet_jax.map_examples import MapSource, Pictures
 from eenet_jax.predictions import (
     Predictions,
     Split,
@@ -34,6 +35,7 @@ from eenet_jax.predictions import (
 )
 from eenet_jax.schedulers.predictive import activation_means
 from eenet_jax.training.loop import abstract_state
+from eenet_jax.training.map_losses import resize_logits
 from eenet_jax.training.plan import build_plan
 
 
@@ -183,6 +185,32 @@ def _suffice(config: ml_collections.ConfigDict, predictions: Predictions) -> boo
     )
 
 
+def map_source(workdir: str | pathlib.Path, which: str, int8: bool) -> MapSource:
+    """Returns where pictures of a run's test images and their answers come from."""
+    run = load_trained(workdir, which, int8=int8)
+    dataset = run.dataset
+    predictor = Predictor(
+        run.backbone,
+        dataset,
+        batch_size=run.config.eval.batch_size,
+        mesh=distributed.data_mesh(),
+    )
+
+    def read(rows: Sequence[int]) -> Pictures:
+        split = datasets.subset(dataset.test, np.asarray(rows))
+        batches = list(inputs.eval_batches(dataset, split, len(rows)))
+        labels, pixels = batches[0].labels, batches[0].inputs
+        answers = [
+            resize_logits(each, labels.shape[1:]).argmax(-1).astype(np.uint8)
+            for each in predictor.logits(run.variables, split)
+        ]
+        return Pictures(pixels, labels, np.stack(answers))
+
+    count = dataset.num_classes
+    names = dataset.class_names or tuple(map(str, range(count)))
+    return MapSource(read, names, map_sets.colours(dataset.name, count))
+
+
 def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset | None:
     """Returns the data that a run's predictions are of, None for texts.
 
@@ -190,7 +218,7 @@ def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset 
       UserError: If the data are not there any more, or are others.
     """
     config = config_lib.read(pathlib.Path(workdir))
-    if config.data.name in text.NAMES or predictions.metric == "miou":
+    if config.data.name in text.NAMES:
         return None
     dataset = config_lib.load_data(config)
     if not np.array_equal(dataset.test.labels, predictions.test.labels):

@@ -1,5 +1,6 @@
 """TFDS sets with a class for every pixel: their facts, and how they are loaded."""
 
+import colorsys
 import dataclasses
 import os
 import pathlib
@@ -140,3 +141,14 @@ def _decoded(split: MapStream) -> Split:
         rows = np.arange(start, min(start + _CHUNK, split.num_samples))
         images[rows], labels[rows] = split.eval_part(rows)
     return ImageSplit(images, labels)
+
+
+def colours(name: str, num_classes: int) -> np.ndarray:
+    """Returns what classes are painted with, uint8 ``[C, 3]``.
+
+    Those of the set, or hues all around the circle.
+    """
+    if name in SETS:
+        return np.array(SETS[name].colours, np.uint8)
+    hues = (colorsys.hsv_to_rgb(c / num_classes, 0.75, 0.9) for c in range(num_classes))
+    return np.array([[round(255 * part) for part in rgb] for rgb in hues], np.uint8)

@@ -8,12 +8,14 @@ from typing import Any
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_text
+from eenet_jax.map_examples import MapSource
 from eenet_jax.report import (
     classes,
     comparison,
     examples,
     figures,
     frontier,
+    maps,
     paths,
     wall,
 )
@@ -44,7 +46,7 @@ def make_output(output: pathlib.Path) -> None:
 def write_report(
     results: Mapping[str, Any],
     output: pathlib.Path,
-    load_images: Callable[[], Dataset | None] | None = None,
+    load_images: Callable[[], Dataset | MapSource | None] | None = None,
 ) -> str:
     """Writes ``results.json`` and the figures for which there is something to draw.
 
@@ -52,9 +54,9 @@ def write_report(
       results: What ``evaluate`` returned.
       output: Directory; made if it is not there. A figure that an earlier report left
         and that this one has nothing for is removed.
-      load_images: Returns the data that the results are of, or None for texts; called
-        only if there is something to show of them. A set that cannot be read costs the
-        report no more than this figure.
+      load_images: Returns the data that the results are of, or None for texts, or for
+        label maps where pictures come from; called only if there is something to show
+        of them. A set that cannot be read costs the report no more than this figure.
 
     Returns:
       The tables to print, what has been written, and what could not be.
@@ -70,8 +72,10 @@ def write_report(
             (output / name).unlink(missing_ok=True)
     path, lacks = output / "examples.png", []
     try:
-        dataset = load_images() if load_images and results.get("examples") else None
-        if examples.save_examples(results, path, dataset):
+        found = load_images() if load_images and results.get("examples") else None
+        of_maps = isinstance(found, MapSource)
+        draw = maps.save_maps if of_maps else examples.save_examples
+        if draw(results, path, found):
             written.append(path.name)
     except UserError as error:
         lacks.append(f"left out: {path.name}; {error}")
