@@ -67,6 +67,12 @@ _INT8 = flags.DEFINE_boolean(
     "Evaluate the network with its convolutions in int8, quantised after training; "
     "predictions, policies and report go to WORKDIR/int8.",
 )
+_BLOCKS = flags.DEFINE_string(
+    "blocks",
+    "",
+    "Of a network of maps: decide for each of so many blocks of an image, as 3x4, or "
+    "3x4+2 with a halo of 2 places; they go to WORKDIR/blocks_3x4.",
+)
 _COSTS = flags.DEFINE_string(
     "costs",
     None,
@@ -176,7 +182,7 @@ def main(argv: Sequence[str]) -> None:
     if _PREDICTIONS.value is not None:
         _refuse([_CHECKPOINT], "--predictions, which has no checkpoints")
         _refuse([_COST, _PROFILE], "--predictions, whose file has the costs")
-        _refuse([_INT8], "--predictions, which needs no network")
+        _refuse([_INT8, _BLOCKS], "--predictions, which needs no network")
         if _MODE.value == "adaptive":
             raise errors.UserError(
                 "--mode=adaptive runs the network, which --predictions does not have; "

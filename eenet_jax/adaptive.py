@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs.profile import Profile, load_profile, measure_profile
 from eenet_jax.data import inputs
+from eenet_jax.data.inputs import EvalBatch
 from eenet_jax.iou import mean_iou
 from eenet_jax.map_inference import confusion
 from eenet_jax.measure import Run
@@ -35,6 +37,7 @@ def runner(
     profile: str | None,
     *,
     int8: bool = False,
+    blocks: str = "",
 ) -> Run:
     """Returns what runs policies on a run's network.
 
@@ -45,8 +48,9 @@ def runner(
       profile: File of the device's profile; None to measure it for the config's
         ``eval.batch_size``.
       int8: Whether to run the network in int8.
+      blocks: As ``load_trained`` takes it.
     """
-    run = load_trained(workdir, which, int8=int8)
+    run = load_trained(workdir, which, int8=int8, blocks=blocks)
     if profile is None:
         measured = profile_run(run, batch_size=run.config.eval.batch_size)
     else:
@@ -70,6 +74,9 @@ def run_policies(
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Runs policies, the full network and every single exit over the test part.
 
+    The full network and single exits run on whole images, policies on their blocks if
+    that is what samples are.
+
     Policies run batch by batch, and once more with queues before the stages. All take
     turns at each batch, so that a drift of the machine's speed meets them alike; each
     has seen a batch of its shape before it is timed.
@@ -84,12 +91,12 @@ def run_policies(
       For each policy the fields that its record gets, and what holds for all.
     """
     backbone, test = trained.backbone, trained.dataset.test
-    num_exits = backbone.num_exits
+    num_exits, blocks = backbone.num_exits, backbone.samples_per_input
     plan = plan_ladders(profile)
     compiled = program(backbone, plan.ladders, None)
     latest = np.full(profile.batch_size, num_exits - 1, np.int32)
     runs = [
-        functools.partial(exit_alone(backbone, k), trained.variables)
+        functools.partial(exit_alone(backbone.whole, k), trained.variables)
         for k in range(num_exits)
     ]
     runs += [
@@ -97,10 +104,11 @@ def run_policies(
         for policy in map(jax.device_put, policies)
     ]
     queues = [
-        Queues(backbone, trained.variables, policy, test.num_samples)
+        Queues(backbone, trained.variables, policy, test.num_samples * blocks)
         for policy in map(jax.device_put, policies)
     ]
-    watches, answers = _take_turns(trained, runs, queues, profile.batch_size)
+    batch_size = profile.batch_size // blocks
+    watches, answers = _take_turns(trained, runs, queues, batch_size)
     times = [watch.summary() for watch in watches]
     count = num_exits + len(policies)
     records = []
@@ -108,12 +116,13 @@ def run_policies(
         policies, times[num_exits:count], answers, times[count:], queues, strict=True
     ):
         in_queues = queue.prediction()
-        shares = np.bincount(found.exits, minlength=num_exits) / test.num_samples
+        shares = np.bincount(found.exits, minlength=num_exits) / len(found.exits)
         records.append(
             {
                 "wall_ms_per_sample": timed["ms_per_sample"],
                 "full_wall_ms_per_sample": times[num_exits - 1]["ms_per_sample"],
-                "ideal_wall_ms_per_sample": ideal_ms(
+                "ideal_wall_ms_per_sample": blocks
+                * ideal_ms(
                     profile,
                     plan.ladders,
                     shares,
@@ -165,7 +174,7 @@ def _take_turns(
       The times of functions and queues, and what the last functions, as many as there
       are queues, found.
     """
-    dataset = trained.dataset
+    dataset, backbone = trained.dataset, trained.backbone
     watches = [Stopwatch() for _ in (*runs, *queues)]
     answers: list[list[Any]] = [[] for _ in queues]
     policies = len(runs) - len(queues)  # functions before are of one exit each
@@ -178,21 +187,21 @@ def _take_turns(
     ):
         x = jax.block_until_ready(prepare(batch.inputs))
         shape = str(jax.tree.map(np.shape, x))
-        real = batch.mask.astype(bool)
-        order.append(batch.rows[real])
-        samples = int(real.sum())
+        samples = int(batch.mask.sum())
+        rows, real = _of_samples(batch, backbone.samples_per_input)
+        order.append(rows[real])
         for i, (run, watch) in enumerate(zip(runs, watches, strict=False)):
             if shape not in seen:
                 jax.block_until_ready(run(x))
             found = watch.time(run, x, samples=samples)
             if i >= policies:
-                kept = _kept(found, batch.labels)
+                kept = _kept(backbone, found, batch.labels)
                 parts = [np.asarray(leaf)[real] for leaf in kept]
                 answers[i - policies].append(parts)
         for queue, watch in zip(queues, watches[len(runs) :], strict=True):
             if shape not in seen:
                 queue.compile(x)
-            watch.time(queue.add, batch.rows, real, x, samples=samples)
+            watch.time(queue.add, rows, real, x, samples=samples)
         seen.add(shape)
         progress.update(1, "adaptive")
     for queue, watch in zip(queues, watches[len(runs) :], strict=True):
@@ -202,10 +211,20 @@ def _take_turns(
     return watches, [_found(parts, place) for parts in answers]
 
 
-def _kept(found: Prediction, labels: np.ndarray) -> tuple[Any, Any, Any]:
+def _of_samples(batch: EvalBatch, blocks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns which samples are in a batch of images, or of their blocks; and mask."""
+    rows = batch.rows[:, None] * blocks + np.arange(blocks)[None]
+    return rows.ravel(), np.repeat(batch.mask.astype(bool), blocks)
+
+
+def _kept(
+    backbone: Backbone, found: Prediction, labels: np.ndarray
+) -> tuple[Any, Any, Any]:
     """Returns exits, answers and labels of a batch; of maps confusion matrices."""
     if labels.ndim == 1:
         return found.exit_index, found.label, labels
+    if backbone.samples_per_input > 1:
+        labels = backbone.cut_labels(labels, found.probs.shape[1:3])
     counts = _confusion(jnp.log(found.probs)[None], labels)[0]
     return found.exit_index, counts, counts
 

@@ -126,6 +126,7 @@ def evaluate(
             costs,
             spent={n: np.stack([m.spent for m in of]) for n, of in measured.items()},
             limit=budgets.max(),
+            group_size=predictions.samples_per_image,
         )
     return results
 

@@ -98,6 +98,8 @@ class Predictor:
         found = self._gather(
             split, label, lambda *batch: self._map_evidence(variables, *batch)
         )
+        # A sample is an image, or one of its blocks.
+        found = (value.reshape(-1, *value.shape[2:]) for value in found)
         logits, *of_maps = (value.swapaxes(0, 1) for value in found)
         return predictions.Split(logits, None, None, *of_maps)
 
@@ -177,8 +179,16 @@ class Predictor:
 
     def _compute_map_evidence(self, variables, batch, labels) -> Any:
         logits = self._compute_logits(variables, batch)  # [K, B, h, w, C]
-        found = (*pooled(logits), confusion(logits, labels))
-        return jax.tree.map(lambda value: value.swapaxes(0, 1), found)
+        blocks = self._backbone.samples_per_input
+        if blocks > 1:
+            labels = self._backbone.cut_labels(labels, logits.shape[2:4])
+        found = (*pooled(logits), confusion(logits, labels))  # [K, B G, ...]
+
+        def by_image(value: jax.Array) -> jax.Array:
+            value = value.swapaxes(0, 1)
+            return value.reshape(-1, blocks, *value.shape[1:])
+
+        return jax.tree.map(by_image, found)
 
     def _compute_counts(self, variables, batch, labels, mask) -> jax.Array:
         logits = self._compute_logits(variables, batch)

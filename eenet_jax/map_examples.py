@@ -20,11 +20,13 @@ class Pictures:
       images: uint8 ``[n, H, W, 3]``.
       labels: uint8 ``[n, H, W]``: classes, or ``VOID``.
       answers: Of every exit, uint8 ``[K, n, H, W]``.
+      block: Which block of its image a pixel is in, int ``[H, W]``.
     """
 
     images: np.ndarray
     labels: np.ndarray
     answers: np.ndarray
+    block: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,28 +44,33 @@ class MapSource:
     colours: np.ndarray
 
 
-def choose(split: Split, exit_index: np.ndarray) -> list[dict[str, Any]]:
-    """Chooses images that left at each exit, the best and the worst answered there.
+def choose(
+    split: Split, exit_index: np.ndarray, samples_per_image: int = 1
+) -> list[dict[str, Any]]:
+    """Chooses images from the one that left first to the one that left last.
+
+    Of images that left alike on average, the best answered one.
 
     Args:
-      split: With confusion matrices of N images.
+      split: With confusion matrices of N samples, images or their blocks.
       exit_index: Exit taken, ``[N]``.
+      samples_per_image: G, blocks of an image.
 
     Returns:
-      Up to ``MOST``, by exit, ready for JSON: the image's place ``row``, its ``exit``
-      (from 0) and its mean ``iou`` at every exit.
+      Up to ``MOST``, ready for JSON: the image's place ``row``, the ``exits`` (from 0)
+      of its G blocks, and the image's mean ``iou`` at every exit.
     """
-    iou = image_iou(split.confusion)  # [K, N]
-    chosen: list[tuple[int, int]] = []
-    for best in (True, False):
-        for k in range(len(iou)):
-            rows = np.flatnonzero(exit_index == k)
-            taken = {row for _, row in chosen}
-            rows = np.array([row for row in rows if row not in taken], int)
-            if len(rows) and len(chosen) < MOST:
-                at = iou[k, rows]
-                chosen.append((k, int(rows[at.argmax() if best else at.argmin()])))
+    exits = exit_index.reshape(-1, samples_per_image)
+    counts = split.confusion
+    counts = counts.reshape(len(counts), *exits.shape, *counts.shape[2:]).sum(axis=2)
+    iou = image_iou(counts)  # [K, N / G]
+    order = np.lexsort((-iou.mean(axis=0), exits.mean(axis=1)))
+    places = np.linspace(0, len(order) - 1, min(MOST, len(order))).astype(int)
     return [
-        {"row": row, "exit": k, "iou": iou[:, row].tolist()}
-        for k, row in sorted(chosen)
+        {
+            "row": int(row),
+            "exits": exits[row].tolist(),
+            "iou": iou[:, row].tolist(),
+        }
+        for row in order[places]
     ]

@@ -62,7 +62,9 @@ def measure(
     if predictions.metric == "accuracy":
         found = _of_classes(policy, predictions, on_test, budget)
     else:
-        shown = map_examples.choose(predictions.test, on_test.exit_index)
+        shown = map_examples.choose(
+            predictions.test, on_test.exit_index, predictions.samples_per_image
+        )
         found = {"examples": {"budget": budget, "exits": shown}}
     if policy.skips:
         ways = paths.statistics(policy, predictions, on_test)

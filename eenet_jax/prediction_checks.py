@@ -98,6 +98,18 @@ def of_maps(
     return confidence.astype(np.float32), confusion
 
 
+def samples_per_image(arrays: Mapping[str, np.ndarray], *sizes: int) -> int:
+    """Reads how many samples are blocks of one image; 1 where it is not said."""
+    count = arrays.get("samples_per_image", np.array(1))
+    whole = not count.shape and np.issubdtype(count.dtype, np.integer) and count >= 1
+    if not whole or any(size % count for size in sizes):
+        raise UserError(
+            f"samples_per_image={count} must be one integer that divides the "
+            f"{' and '.join(map(str, sizes))} samples"
+        )
+    return int(count)
+
+
 def features(
     arrays: Mapping[str, np.ndarray], part: str, num_exits: int, num_samples: int
 ) -> tuple[np.ndarray, ...] | None:

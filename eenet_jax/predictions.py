@@ -94,6 +94,8 @@ class Predictions:
       gate_costs: float64 ``[K]``, gate k alone, or None.
       activation_mean: float64 ``[K]``, mean absolute logit on training data, or None.
       checkpoint_step: Step of the checkpoint that made them, or None.
+      samples_per_image: How many consecutive samples are blocks of one image; costs
+        are of an image whose blocks all leave there.
       gate_inputs: What the features are of the network's maps, one of
         ``schedulers.feature_gates.INPUTS``.
     """
@@ -107,6 +109,7 @@ class Predictions:
     activation_mean: np.ndarray | None = None
     checkpoint_step: int | None = None
     gate_inputs: str = "flat"
+    samples_per_image: int = 1
 
     @property
     def num_exits(self) -> int:
@@ -181,6 +184,8 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
     """Writes a predictions file whole or not at all."""
     path = pathlib.Path(path)
     arrays = {"costs": predictions.costs, "cost_unit": predictions.cost_unit}
+    if predictions.samples_per_image > 1:
+        arrays["samples_per_image"] = predictions.samples_per_image
     if predictions.val.features is not None:
         arrays["gate_inputs"] = predictions.gate_inputs
     for part in ("val", "test"):
@@ -247,6 +252,9 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
         activation_mean=checks.per_exit(arrays, "activation_mean", num_exits),
         checkpoint_step=None if step is None else int(step),
         gate_inputs=gate_inputs,
+        samples_per_image=checks.samples_per_image(
+            arrays, val.num_samples, test.num_samples
+        ),
     )
 
 

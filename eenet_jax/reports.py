@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from eenet_jax import adaptive, evaluation, options, quantised, trained
+from eenet_jax import adaptive, evaluation, options, pictures, quantised, trained
 from eenet_jax.costs.files import load_costs
 from eenet_jax.errors import UserError
 from eenet_jax.files import write_table
@@ -44,6 +44,7 @@ class Options:
     seeds: int = 1
     latency_batch_size: int = 32
     int8: bool = False
+    blocks: str = ""
 
 
 def report_file(path: pathlib.Path, asked: Options) -> dict[str, Any]:
@@ -63,19 +64,29 @@ def report_run(workdir: pathlib.Path, asked: Options) -> dict[str, Any]:
         latency_batch_size=asked.latency_batch_size,
         profile=asked.profile,
         int8=asked.int8,
+        blocks=asked.blocks,
     )
     if asked.int8:
         details = {**details, "int8": quantised.describe()}
-    folder = trained.reports_dir(workdir, asked.int8)
+    folder = trained.reports_dir(workdir, asked.int8, asked.blocks)
     run = None
     if asked.mode == "adaptive":
         run = adaptive.runner(
-            workdir, asked.checkpoint, predictions, asked.profile, int8=asked.int8
+            workdir,
+            asked.checkpoint,
+            predictions,
+            asked.profile,
+            int8=asked.int8,
+            blocks=asked.blocks,
         )
-    load_images = functools.partial(trained.images_of, workdir, predictions)
+    load_images = functools.partial(pictures.images_of, workdir, predictions)
     if predictions.metric == "miou":
         load_images = functools.partial(
-            trained.map_source, workdir, asked.checkpoint, asked.int8
+            pictures.map_source,
+            workdir,
+            asked.checkpoint,
+            int8=asked.int8,
+            blocks=asked.blocks,
         )
     return _report(
         predictions,

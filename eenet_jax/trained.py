@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 
 from eenet_jax import checkpoint, distributed, processes, quantised
 from eenet_jax import config as config_lib
+from eenet_jax.backbones.blocks import in_blocks, read_blocks
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.costs import (
     ExitCosts,
@@ -22,11 +23,9 @@ from eenet_jax.costs import (
 )
 from eenet_jax.costs.latency import exit_runs
 from eenet_jax.costs.profile import load_profile
-from eenet_jax.data import datasets, inputs, map_sets, text
+from eenet_jax.data import datasets, inputs
 from eenet_jax.data.datasets import Dataset
-from eenet_jax.errors import UserError
 from eenet_jax.inference import Predictor
-from eenet_jax.map_examples import MapSource, Pictures
 from eenet_jax.predictions import (
     Predictions,
     Split,
@@ -35,7 +34,6 @@ from eenet_jax.predictions import (
 )
 from eenet_jax.schedulers.predictive import activation_means
 from eenet_jax.training.loop import abstract_state
-from eenet_jax.training.map_losses import resize_logits
 from eenet_jax.training.plan import build_plan
 
 
@@ -65,7 +63,11 @@ class Trained:
 
 
 def load_trained(
-    workdir: str | pathlib.Path, which: str = "best", *, int8: bool = False
+    workdir: str | pathlib.Path,
+    which: str = "best",
+    *,
+    int8: bool = False,
+    blocks: str = "",
 ) -> Trained:
     """Reads a run's network.
 
@@ -73,6 +75,8 @@ def load_trained(
       workdir: The run's directory.
       which: "best", "latest" or a step.
       int8: Whether to quantise its convolutions.
+      blocks: Of a network of maps: the blocks that are samples (``read_blocks``); ""
+        for whole images.
 
     Raises:
       UserError: If there is no such run or checkpoint, or it is damaged.
@@ -90,6 +94,8 @@ def load_trained(
     if int8:
         workers = config.data.num_workers
         backbone, variables = quantised.in_int8(backbone, variables, dataset, workers)
+    if blocks:
+        backbone = in_blocks(backbone, *read_blocks(blocks))
     return Trained(config, backbone, variables, dataset, step, workdir)
 
 
@@ -135,6 +141,7 @@ def predict(trained: Trained) -> Predictions:
         activation_mean=scale,
         checkpoint_step=trained.step,
         gate_inputs=kind or "flat",
+        samples_per_image=trained.backbone.samples_per_input,
     )
 
 
@@ -144,13 +151,20 @@ def _logit_scale(trained: Trained, predictor: Predictor, count: int) -> np.ndarr
     return activation_means(predictor.logits(trained.variables, seen, "training"))
 
 
-def reports_dir(workdir: str | pathlib.Path, int8: bool = False) -> pathlib.Path:
+def reports_dir(
+    workdir: str | pathlib.Path, int8: bool = False, blocks: str = ""
+) -> pathlib.Path:
     """Returns where a run's predictions, policies and reports lie."""
-    return pathlib.Path(workdir, "int8") if int8 else pathlib.Path(workdir)
+    forms = ["int8"] * int8 + [f"blocks_{blocks}"] * bool(blocks)
+    return pathlib.Path(workdir, *["_".join(forms)] * bool(forms))
 
 
 def workdir_predictions(
-    workdir: str | pathlib.Path, which: str = "best", *, int8: bool = False
+    workdir: str | pathlib.Path,
+    which: str = "best",
+    *,
+    int8: bool = False,
+    blocks: str = "",
 ) -> Predictions:
     """Returns a run's predictions, computing them only where the file has others.
 
@@ -162,15 +176,16 @@ def workdir_predictions(
         ``reports_dir``.
       which: "best", "latest" or a step.
       int8: Whether of the network in int8.
+      blocks: As ``load_trained`` takes it.
     """
-    path = reports_dir(workdir, int8) / "predictions.npz"
+    path = reports_dir(workdir, int8, blocks) / "predictions.npz"
     config = config_lib.read(workdir)
     step = checkpoint.choose_step(workdir, which)
     if processes.as_first(path.exists()):
         predictions = load_predictions(path)
         if predictions.checkpoint_step == step and _suffice(config, predictions):
             return predictions
-    predictions = predict(load_trained(workdir, which, int8=int8))
+    predictions = predict(load_trained(workdir, which, int8=int8, blocks=blocks))
     if processes.is_first():
         save_predictions(path, predictions)
     return predictions
@@ -185,51 +200,6 @@ def _suffice(config: ml_collections.ConfigDict, predictions: Predictions) -> boo
     )
 
 
-def map_source(workdir: str | pathlib.Path, which: str, int8: bool) -> MapSource:
-    """Returns where pictures of a run's test images and their answers come from."""
-    run = load_trained(workdir, which, int8=int8)
-    dataset = run.dataset
-    predictor = Predictor(
-        run.backbone,
-        dataset,
-        batch_size=run.config.eval.batch_size,
-        mesh=distributed.data_mesh(),
-    )
-
-    def read(rows: Sequence[int]) -> Pictures:
-        split = datasets.subset(dataset.test, np.asarray(rows))
-        batches = list(inputs.eval_batches(dataset, split, len(rows)))
-        labels, pixels = batches[0].labels, batches[0].inputs
-        answers = [
-            resize_logits(each, labels.shape[1:]).argmax(-1).astype(np.uint8)
-            for each in predictor.logits(run.variables, split)
-        ]
-        return Pictures(pixels, labels, np.stack(answers))
-
-    count = dataset.num_classes
-    names = dataset.class_names or tuple(map(str, range(count)))
-    return MapSource(read, names, map_sets.colours(dataset.name, count))
-
-
-def images_of(workdir: str | pathlib.Path, predictions: Predictions) -> Dataset | None:
-    """Returns the data that a run's predictions are of, None for texts.
-
-    Raises:
-      UserError: If the data are not there any more, or are others.
-    """
-    config = config_lib.read(pathlib.Path(workdir))
-    if config.data.name in text.NAMES:
-        return None
-    dataset = config_lib.load_data(config)
-    if not np.array_equal(dataset.test.labels, predictions.test.labels):
-        raise UserError(
-            f"the test labels of data.name={config.data.name} are not those that "
-            f"{workdir} has predictions of; remove its predictions.npz if the data "
-            "were changed"
-        )
-    return dataset
-
-
 def predictions_with_cost(
     workdir: str | pathlib.Path,
     which: str,
@@ -238,6 +208,7 @@ def predictions_with_cost(
     latency_batch_size: int,
     profile: str | None = None,
     int8: bool = False,
+    blocks: str = "",
 ) -> tuple[Predictions, Mapping[str, Any]]:
     """Returns a run's predictions with costs in the unit asked for.
 
@@ -249,14 +220,15 @@ def predictions_with_cost(
       latency_batch_size: Samples a batch where time or energy is measured.
       profile: File with times measured before, for "latency_ms" and "energy_mj".
       int8: Whether of the network in int8.
+      blocks: As ``load_trained`` takes it; costs are of whole images always.
 
     Returns:
       The predictions, and how the costs came about.
     """
-    predictions = workdir_predictions(workdir, which, int8=int8)
+    predictions = workdir_predictions(workdir, which, int8=int8, blocks=blocks)
     if cost == "mflops":
         return predictions, {}
-    trained = load_trained(workdir, which, int8=int8)
+    trained = load_trained(workdir, which, int8=int8, blocks=blocks)
     gates = None
     if cost == "mparams":
         costs = exit_mparams(trained.backbone, trained.variables)
@@ -280,7 +252,8 @@ def predictions_with_cost(
 
 def _times(trained: Trained, batch_size: int, profile: str | None) -> ExitCosts:
     if profile is not None:
-        return load_profile(profile, trained.backbone).exit_costs()
+        found = load_profile(profile, trained.backbone)
+        return found.exit_costs(trained.backbone.samples_per_input)
     x = jax.tree.map(_ones, trained.example(batch_size))
     return exit_latency_ms(trained.backbone, trained.variables, x)
 

@@ -110,6 +110,16 @@ class Backbone:
         return self.module.output_kind
 
     @property
+    def samples_per_input(self) -> int:
+        """Samples that one input of the stem becomes; more than 1 for blocks."""
+        return 1
+
+    @property
+    def whole(self) -> "Backbone":
+        """The network whose samples are whole inputs."""
+        return self
+
+    @property
     def vocab_size(self) -> int | None:
         """Token ids, 0 .. vocab_size - 1, that a text network reads; None of images."""
         return self.module.vocab_size

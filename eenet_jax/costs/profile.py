@@ -59,8 +59,8 @@ class Profile:
         """Milliseconds per sample of each stage in a whole batch, ``[K]``."""
         return self.stage_ms[:, -1] / self.batch_size
 
-    def exit_costs(self) -> ExitCosts:
-        """Returns milliseconds per sample up to each exit, in a whole batch."""
+    def exit_costs(self, samples: int = 1) -> ExitCosts:
+        """Returns milliseconds of so many samples up to each exit, in a whole batch."""
         details = {
             name: getattr(self, name)
             for name in ("network", "dtype", "device", "versions", "repeats")
@@ -69,7 +69,8 @@ class Profile:
         costs, heads = np.cumsum(self.per_sample_ms), None
         if self.head_ms is not None:  # timed apart, so rarely longer than both
             heads = np.minimum(self.head_ms, self.stage_ms[:, -1]) / self.batch_size
-        return ExitCosts(costs, heads, "latency_ms", details)
+            heads = samples * heads
+        return ExitCosts(samples * costs, heads, "latency_ms", details)
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes the profile as JSON."""
@@ -135,12 +136,12 @@ def measure_profile(
     Args:
       backbone: The network.
       variables: Its variables.
-      x: Inputs of a whole batch.
+      x: Inputs of a whole batch; where they are cut into blocks, these are samples.
       sizes: Increasing, the last the batch's; None for eighths of it, of which some
         are left out for networks of many exits.
       repeats: Timed runs of each.
     """
-    batch_size = jax.tree.leaves(x)[0].shape[0]
+    batch_size = jax.tree.leaves(x)[0].shape[0] * backbone.samples_per_input
     if sizes is None:
         eighths = range(1, 9) if backbone.num_exits <= MANY_EXITS else (1, 2, 4, 8)
         sizes = sorted({-(-batch_size * i // 8) for i in eighths})

@@ -10,10 +10,10 @@ from eenet_jax import examples
 from eenet_jax.data.datasets import Dataset, ImageSplit, TextSplit
 from eenet_jax.data.stream import StreamSplit
 from eenet_jax.errors import UserError
+from eenet_jax.pictures import images_of
 from eenet_jax.predictions import Predictions, Split
 from eenet_jax.report import files
 from eenet_jax.report.examples import class_names, read_images, save_examples
-from eenet_jax.trained import images_of
 
 EXITS = np.array([0, 0, 0, 0, 2, 2])  # nobody leaves at exit 2
 LABELS = np.array([0, 0, 0, 1, 1, 0])

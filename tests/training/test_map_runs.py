@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from eenet_jax import adaptive, backbones, evaluation, trained
+from eenet_jax import adaptive, backbones, evaluation, pictures, trained
 from eenet_jax.errors import UserError
 from eenet_jax.iou import mean_iou
 from eenet_jax.predictions import load_predictions
@@ -107,7 +107,7 @@ def test_the_comparison_is_of_mean_iou(results):
 
 
 def test_the_report_shows_images_and_classes(run, results, tmp_path):
-    source = trained.map_source(run[0], "best", False)
+    source = pictures.map_source(run[0], "best")
     text = write_report(results, tmp_path, lambda: source)
     assert "Test IoU of every class" in text and "mIoU" in text
     assert "clairvoyant" not in text
