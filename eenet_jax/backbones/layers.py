@@ -73,13 +73,15 @@ def uniform_bias(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def batch_norm(train: bool, *, dtype: Any, name: str) -> nn.Module:
-    """Builds a BatchNorm with decay 0.9 of its running statistics and epsilon 1e-5."""
+def batch_norm(
+    train: bool, *, dtype: Any, name: str, momentum: float = 0.9
+) -> nn.Module:
+    """Builds a BatchNorm of epsilon 1e-5; ``momentum`` is its statistics' decay."""
     if train and _for_cpu():
-        return cpu_layers.TrainBatchNorm(0.9, 1e-5, dtype, name=name)
+        return cpu_layers.TrainBatchNorm(momentum, 1e-5, dtype, name=name)
     return nn.BatchNorm(
         use_running_average=not train,
-        momentum=0.9,
+        momentum=momentum,
         epsilon=1e-5,
         dtype=dtype,
         name=name,

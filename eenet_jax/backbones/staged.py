@@ -31,6 +31,7 @@ class StagedModule(nn.Module):
         that reads only a part of the carry has ``reads(carry) -> carry`` for that part,
         one that may share parameters with earlier heads says so by ``shares``.
       input_kind: "image" or "text".
+      output_kind: "class", or "map" where each head returns ``[B, h, w, C]``.
       image_size: Side in pixels of the images it is meant for; others may work too.
       vocab_size: Of text: token ids it has embeddings for.
     """
@@ -39,6 +40,7 @@ class StagedModule(nn.Module):
     stages: tuple[nn.Module, ...]
     heads: tuple[nn.Module, ...]
     input_kind: str = "image"
+    output_kind: str = "class"
     image_size: int = 32
     vocab_size: int | None = None
 
@@ -80,7 +82,8 @@ class Backbone:
 
     ``variables`` is ``{"params": tree, "batch_stats": tree}`` (the second only where
     the network has BatchNorm). ``x`` is float32 ``[B, H, W, 3]``, normalised, for
-    images, and ``{"ids": int32 [B, T], "mask": [B, T]}`` for text.
+    images, and ``{"ids": int32 [B, T], "mask": [B, T]}`` for text. Where
+    ``output_kind`` is "map", logits are ``[K, B, h, w, C]``.
 
     Attributes:
       name: Name under which ``backbones.build`` made it.
@@ -100,6 +103,11 @@ class Backbone:
     def input_kind(self) -> str:
         """What the network reads: "image" or "text"."""
         return self.module.input_kind
+
+    @property
+    def output_kind(self) -> str:
+        """What it answers: "class", one for each sample, or "map", one a pixel."""
+        return self.module.output_kind
 
     @property
     def vocab_size(self) -> int | None:
