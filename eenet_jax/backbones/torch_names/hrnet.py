@@ -27,11 +27,16 @@ IGNORED = (r"(.*\.)?(loss|criterion)\..*", r".*\.(Lambda|square_dis)")
 HeadNaming = Callable[[int, list[str]], str | None]
 
 
-def _naming(network: StagedModule, prefix: str, head: HeadNaming) -> Naming:
+def _naming(
+    network: StagedModule, prefix: str, head: HeadNaming, masks: bool
+) -> Naming:
     ends = stages_before(network)
 
     def name(path: Path) -> str | None:
         part, *inner, leaf = path
+        if part == "lambdas":
+            key = name((*inner, "kernel")) if masks else None
+            return key and f"{key.removesuffix('weight')}Lambda"
         kind, _, k = part.partition("_")
         if kind == "stem":
             key = _layer(*inner)
@@ -98,17 +103,24 @@ def _numbers(name: str) -> list[int]:
 
 
 def _format(
-    prefix: str, heads: Callable[[StagedModule], HeadNaming], *ignored: str
+    prefix: str,
+    heads: Callable[[StagedModule], HeadNaming],
+    *ignored: str,
+    masks: bool = False,
 ) -> Format:
     return Format(
-        lambda network: _naming(network, prefix, heads(network)),
+        lambda network: _naming(network, prefix, heads(network), masks),
         classes_key=rf"{re.escape(prefix)}last_layer\.3\.(weight|bias)",
         ignored=(*IGNORED, *ignored),
     )
 
 
 # Exits that the network was built without are of no use to it.
-_ADPC = [_format(p, _exits, rf"{re.escape(p)}exit\d\..*") for p in PREFIXES]
+_ADPC = [
+    _format(p, _exits, rf"{re.escape(p)}exit\d\..*", masks=masks)
+    for masks in (True, False)
+    for p in PREFIXES
+]
 _IMAGENET = [
     _format(
         p,
