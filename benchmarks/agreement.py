@@ -32,6 +32,7 @@ SAMPLES = 256  # in each part
 CLASSES = 4
 SIDE = 64  # of the images of networks that are meant for larger ones
 SIDES = {"msdnet35_5": 160}  # it needs as many
+MAPS = "hrnet_"  # networks that answer for every pixel
 TOKENS = 12
 HEAD_COST = 0.3  # of a stage with its head
 # Depth is free for one, and an exit after every layer makes enough to compile.
@@ -76,7 +77,8 @@ class Standardised(Backbone):
 def main() -> None:
     """Compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", default=",".join(backbones.BACKBONES))
+    names = [name for name in backbones.BACKBONES if not name.startswith(MAPS)]
+    parser.add_argument("--models", default=",".join(names))
     parser.add_argument("--schedulers", default=",".join(SCHEDULERS))
     parser.add_argument("--batch_sizes", default="1,7,64,256")
     args = parser.parse_args()

@@ -47,11 +47,9 @@ def map_source(
             block = join(numbers, backbone.grid, whole)[0]
             logits = jnp.stack([join(each, backbone.grid, whole) for each in logits])
             # Places beyond the image come off again.
-            each = [
-                -(-pixels // side) for pixels, side in zip(size, whole, strict=True)
-            ]
-            enlarged = tuple(a * b for a, b in zip(each, whole, strict=True))
-            block = block.repeat(each[0], axis=0).repeat(each[1], axis=1)
+            up, across = (-(-a // b) for a, b in zip(size, whole, strict=True))
+            enlarged = up * whole[0], across * whole[1]
+            block = block.repeat(up, axis=0).repeat(across, axis=1)
         else:
             enlarged = size
         answers = [

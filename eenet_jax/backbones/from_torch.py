@@ -23,6 +23,7 @@ from eenet_jax.backbones.torch_names import (
     Path,
     bert,
     densenet,
+    hrnet,
     laid_out,
     leenet,
     msdnet,
@@ -52,6 +53,7 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
         for name, spellings in leenet.SPELLINGS.items()
     },
     **dict.fromkeys(("msdnet35_5", "msdnet", "cifar_msdnet"), (msdnet.MSDNET,)),
+    **dict.fromkeys(("hrnet_w18s", "hrnet_w18", "hrnet_w48"), hrnet.FORMATS),
     **dict.fromkeys(("bert_4", "bert", "minilm"), bert.FORMATS),
 }
 COUNTERS = r"(.*\.)?num_batches_tracked"

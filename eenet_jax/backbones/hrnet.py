@@ -29,6 +29,7 @@ from eenet_jax.backbones.hrnet_heads import (
     RedesignedHead,
     Style,
 )
+from eenet_jax.backbones.hrnet_masked import MASKS, Masked
 from eenet_jax.backbones.layers import relu
 from eenet_jax.backbones.resize import enlarge
 from eenet_jax.backbones.resnet import cut
@@ -187,6 +188,9 @@ def hrnet(
     head_width: int = 0,
     heads: str = "redesigned",
     init: str = "published",
+    mask: str = "none",
+    mask_threshold: float = 0.998,
+    learn_lambda: bool = False,
     dtype: Any = jnp.float32,
 ) -> StagedModule:
     """Builds HRNetV2 with exits.
@@ -204,6 +208,10 @@ def hrnet(
         twice after stage 2, once after stage 3) or "plain" as the last.
       init: Of the convolutions: "published" (normal, standard deviation 0.001, for
         pretrained backbones) or "he" (normal, variance 2 / fan-in).
+      mask: "none", or what decides pixels at an exit, which are then masked up to the
+        next: "confidence" or "entropy" (``hrnet_masked``).
+      mask_threshold: For that: a probability, or an entropy in nats.
+      learn_lambda: Whether masked convolutions learn how far they are filled in from.
       dtype: Compute type.
 
     Raises:
@@ -220,11 +228,22 @@ def hrnet(
     for name, value, known in (
         ("heads", heads, HEADS),
         ("init", init, tuple(KERNEL_INITS)),
+        ("mask", mask, ("none", *MASKS)),
     ):
         if value not in known:
             raise UserError(
                 f"model.options.{name}={value!r} is unknown; choose from {known}"
             )
+    if mask_threshold < 0 or (mask == "confidence" and mask_threshold > 1):
+        raise UserError(
+            f"model.options.mask_threshold={mask_threshold} must be a probability for "
+            "mask='confidence' and at least 0 for mask='entropy'"
+        )
+    if learn_lambda and mask == "none":
+        raise UserError(
+            "model.options.learn_lambda=True is for masked networks; set "
+            "model.options.mask to 'confidence' or 'entropy'"
+        )
     exits = (1, 2, 3) if exits is None else exits
     exits = check_exits(exits, STAGES, first=1, what="stage")
     published, style = SIZES[size], Style(init, dtype)
@@ -243,13 +262,12 @@ def hrnet(
         redesigned(STAGES - location) if heads == "redesigned" else plain.clone()
         for location in exits
     ]
-    return StagedModule(
-        Stem(stem_width, style),
-        cut(stages, exits),
-        (*early, plain),
-        output_kind="map",
-        image_size=128,
-    )
+    parts = Stem(stem_width, style), cut(stages, exits), (*early, plain)
+    kinds = {"output_kind": "map", "image_size": 128}
+    if mask == "none":
+        return StagedModule(*parts, **kinds)
+    masks = {"threshold": mask_threshold, "learn_lambda": learn_lambda}
+    return Masked(*parts, **kinds, mask=mask, **masks)
 
 
 hrnet_w18s = functools.partial(hrnet, size="w18s")

@@ -65,8 +65,13 @@ def quantise(
       ``[D]`` and ``input_scale``; a folded BatchNorm has none.
 
     Raises:
-      UserError: If stem and stages have no convolution.
+      UserError: If stem and stages have no convolution, or the network is masked.
     """
+    if type(backbone.module) is not StagedModule:
+        raise UserError(
+            f"{backbone.name} with masks cannot run in int8; build it with "
+            "model.options.mask='none'"
+        )
     batches = list(batches)
     norms = foldable(backbone, variables, batches[0])
     if not norms:

@@ -13,7 +13,7 @@ WIDTH = 2.3  # of a picture, in inches
 
 
 def save_maps(results: Results, path: pathlib.Path, source: MapSource) -> bool:
-    """Draws test images, labels, each exit's answer, the policy's, and where it stopped.
+    """Draws test images, labels, each exit's answer, the policy's, and its exits.
 
     Of the scheduler and budget that other figures show. Void pixels are white.
 

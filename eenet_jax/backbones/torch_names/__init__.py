@@ -45,7 +45,7 @@ def laid_out(value: np.ndarray, leaf_name: str) -> np.ndarray:
     value = np.asarray(value, np.float32)
     if leaf_name == "kernel":
         value = value.transpose((2, 3, 1, 0) if value.ndim == 4 else (1, 0))
-    return np.ascontiguousarray(value)
+    return np.ascontiguousarray(value).reshape(value.shape)  # it makes [1] of []
 
 
 def torch_shape(shape: tuple[int, ...], leaf_name: str) -> tuple[int, ...]:
