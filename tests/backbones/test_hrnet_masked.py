@@ -124,6 +124,7 @@ def test_with_nothing_decided_it_is_the_plain_network():
     np.testing.assert_allclose(apply(variables, x), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_decided_pixels_keep_their_logits_and_rows_may_be_moved():
     backbone, variables, _ = _small()
     x = images(2, 40, 52)  # odd maps of the coarser scales
