@@ -90,7 +90,7 @@ class Queues:
     def compile(self, x: Any) -> None:
         """Runs everything once on inputs like these, and forgets the answers."""
         carry = self._enter(self._variables, x)
-        size = jax.tree.leaves(x)[0].shape[0]
+        size = jax.tree.leaves(x)[0].shape[0] * self._backbone.samples_per_input
         rows, mask = jnp.zeros(size, jnp.int32), np.ones(size, bool)
         samples = carry, self._policy.init_trail(size), rows
         for k in range(self._exits):

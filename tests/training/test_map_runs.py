@@ -176,3 +176,32 @@ def test_maps_need_a_network_of_maps(small_config, tmp_path):
             UserError, match="answers with a map, but data.name='digits'"
         ):
             loop.train(config, tmp_path / "run")
+
+
+def test_blocks_run_as_simulated(run, tmp_path):
+    predictions = trained.workdir_predictions(run[0], blocks="2x2+1")
+    assert (run[0] / "blocks_2x2+1" / "predictions.npz").exists()
+    assert predictions.samples_per_image == 4
+    assert predictions.test.num_samples == 4 * 13
+    pixels = predictions.test.confusion[0].reshape(13, 4, 3, 3).sum((1, 2, 3))
+    assert (pixels == 30 * 40).all()
+    results = evaluation.evaluate(
+        predictions,
+        schedulers=["maxprob_opt", "lagrangian"],
+        budgets=predictions.costs[[0, 1, 2]],
+        key=jax.random.key(0),
+        run=adaptive.runner(run[0], "best", predictions, None, blocks="2x2+1"),
+    )
+    for record in results["records"]:
+        assert record["decided_otherwise"] == 0
+        assert record["queued"]["decided_otherwise"] == 0
+        assert record["adaptive_accuracy"] == pytest.approx(
+            record["test_accuracy"], abs=2e-3
+        )
+        assert record["wall_ms_per_sample"] > 0
+    source = pictures.map_source(run[0], "best", blocks="2x2+1")
+    assert set(np.unique(source.read([0, 3]).block)) == {0, 1, 2, 3}
+    write_report(results, tmp_path, lambda: source)
+    assert (tmp_path / "examples.png").exists()
+    stored = load_predictions(run[0] / "blocks_2x2+1" / "predictions.npz")
+    assert stored.samples_per_image == 4
