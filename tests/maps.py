@@ -72,20 +72,20 @@ def write_npz(path, seed: int = 0) -> None:
 
 def config(make, path, **changes):
     """A run of a few steps on that file; ``make`` is the fixture small_config."""
-    return make(
-        model__name="toy_map",
-        model__options={},
-        model__exits=None,
-        data__name="npz",
-        data__dir=str(path),
-        data__val_size=0,
-        train__batch_size=8,
-        train__epochs=4,
-        optimizer__name="adam",
-        optimizer__learning_rate=0.02,
-        optimizer__weight_decay=0.0,
-        loss__distill_weight=0.0,
-        loss__exit_weights=(1.0, 1.0, 1.0),
-        eval__batch_size=8,
-        **changes,
-    )
+    settings = {
+        "model__name": "toy_map",
+        "model__options": {},
+        "model__exits": None,
+        "data__name": "npz",
+        "data__dir": str(path),
+        "data__val_size": 0,
+        "train__batch_size": 8,
+        "train__epochs": 4,
+        "optimizer__name": "adam",
+        "optimizer__learning_rate": 0.02,
+        "optimizer__weight_decay": 0.0,
+        "loss__distill_weight": 0.0,
+        "loss__exit_weights": (1.0, 1.0, 1.0),
+        "eval__batch_size": 8,
+    }
+    return make(**{**settings, **changes})
