@@ -81,11 +81,7 @@ def evaluate(
             "everyone at the first exit; raise the budget or choose a cheaper network"
         )
     budgets = np.maximum(budgets, costs[0])
-    if max_drop is not None and predictions.metric == "miou":
-        raise UserError(
-            f"--max_drop={max_drop} bounds a mean over samples, which the mean IoU is "
-            "not; give --min_accuracy or --budgets"
-        )
+    _check_guarantee(predictions, confidence, max_drop)
     if max_drop is not None and confidence is None:
         confidence = DROP_CONFIDENCE
     progress = Progress(len(schedulers) * seeds, 0, "fit")
@@ -129,6 +125,22 @@ def evaluate(
             group_size=predictions.samples_per_image,
         )
     return results
+
+
+def _check_guarantee(
+    predictions: Predictions, confidence: float | None, max_drop: float | None
+) -> None:
+    """Refuses guarantees that cannot be given."""
+    if max_drop is not None and predictions.metric == "miou":
+        raise UserError(
+            f"--max_drop={max_drop} bounds a mean over samples, which the mean IoU is "
+            "not; give --min_accuracy or --budgets"
+        )
+    if confidence is not None and predictions.samples_per_image > 1:
+        raise UserError(
+            f"--confidence={confidence} is for independent samples, which blocks of an "
+            "image are not; leave it out, or leave out --blocks"
+        )
 
 
 def _outcomes(split: Split) -> np.ndarray:

@@ -192,6 +192,14 @@ def test_blocks_run_as_simulated(run, tmp_path):
         key=jax.random.key(0),
         run=adaptive.runner(run[0], "best", predictions, None, blocks="2x2+1"),
     )
+    with pytest.raises(UserError, match="--confidence=0.9 is for independent samples"):
+        evaluation.evaluate(
+            predictions,
+            schedulers=["msdnet"],
+            budgets=predictions.costs,
+            key=jax.random.key(0),
+            confidence=0.9,
+        )
     for record in results["records"]:
         assert record["decided_otherwise"] == 0
         assert record["queued"]["decided_otherwise"] == 0
