@@ -14,6 +14,7 @@ from eenet_jax.errors import UserError
 from eenet_jax.fits import fit_or_reuse
 from eenet_jax.measure import Chosen, Measured, Run, measure
 from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers import settings
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.schedulers.scorers import SCORERS
@@ -155,7 +156,8 @@ def _add_runs(
 
 
 def _fit_key(key: jax.Array, name: str, seed: int) -> jax.Array:
-    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    """Returns a fit's key: hyper-parameters make no other draws."""
+    key = jax.random.fold_in(key, zlib.crc32(settings.without(name).encode()))
     return jax.random.fold_in(key, seed) if seed else key
 
 

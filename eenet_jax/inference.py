@@ -1,8 +1,9 @@
 """All exits over a whole split, in jitted batches; the last partial batch is exact."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ class Predictor:
 
     Of several processes each sends its part of every batch, and all have the results.
     Compiled once for every shape of batch; the variables are an argument, so it serves
-    every checkpoint and every epoch.
+    every checkpoint and every epoch, and equal networks share what is compiled.
 
     Args:
       backbone: The network.
@@ -44,12 +45,11 @@ class Predictor:
         self._dataset = dataset
         self._batch_size, self._num_workers = batch_size, num_workers
         self._mesh = mesh
-        self._backbone = backbone
-        self._prepare = inputs_lib.prepare_eval(dataset)
-        self._logits = jax.jit(self._compute_logits)
-        self._evidence = jax.jit(self._compute_evidence, static_argnames="inputs")
-        self._counts = jax.jit(self._compute_counts)
-        self._to_heads = jax.jit(self._compute_to_heads, static_argnames="heads")
+        fields = {
+            f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)
+        }
+        given = dataset.kind, tuple(dataset.mean), tuple(dataset.std)
+        self._run = _programs(*given, type(backbone), **fields)
 
     def logits(self, variables: Any, split: Split, label: str = "") -> np.ndarray:
         """Computes the logits of every sample, float32 ``[K, N, C]``.
@@ -60,7 +60,7 @@ class Predictor:
           label: Shown beside the progress bar.
         """
         return self._gather(
-            split, label, lambda batch: self._logits(variables, batch), axis=1
+            split, label, lambda batch: self._run.logits(variables, batch), axis=1
         )
 
     def evidence(
@@ -77,7 +77,7 @@ class Predictor:
         logits, features = self._gather(
             split,
             label,
-            lambda batch: self._evidence(variables, batch, inputs=inputs),
+            lambda batch: self._run.evidence(variables, batch, inputs=inputs),
         )
         return predictions.Split(logits.swapaxes(0, 1), split.labels, features)
 
@@ -86,14 +86,14 @@ class Predictor:
         return self._gather(
             split,
             "features",
-            lambda batch: self._to_heads(variables, batch, heads=heads),
+            lambda batch: self._run.to_heads(variables, batch, heads=heads),
         )
 
     def accuracy(self, variables: Any, split: Split) -> np.ndarray:
         """Returns the share of a split that each exit gets right, float64 ``[K]``."""
         by_batch = distributed.batch_sharding(self._mesh)
         counts = [
-            self._counts(
+            self._run.counts(
                 variables,
                 distributed.put_part(batch.inputs, by_batch),
                 distributed.put(split.labels[batch.rows], by_batch),
@@ -137,19 +137,44 @@ class Predictor:
             host_count=jax.process_count(),
         )
 
-    def _compute_logits(self, variables: Any, batch: Any) -> jax.Array:
-        return self._backbone.apply(variables, self._prepare(batch))[0]
 
-    def _compute_evidence(self, variables: Any, batch: Any, *, inputs: str) -> Any:
-        return evidence(self._backbone, variables, self._prepare(batch), inputs)
+class _Programs(NamedTuple):
+    """Compiled maps of variables and a batch of inputs."""
 
-    def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
-        return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]
+    logits: Callable[..., jax.Array]
+    evidence: Callable[..., Any]
+    counts: Callable[..., jax.Array]
+    to_heads: Callable[..., Any]
 
-    def _compute_counts(self, variables, batch, labels, mask) -> jax.Array:
-        answers = self._compute_logits(variables, batch).argmax(-1)  # [K, B]
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+    kind: str, mean: tuple[float, ...], std: tuple[float, ...], network: type, **fields
+) -> _Programs:
+    """Returns the programs of a backbone of these fields; of equal ones the same."""
+    backbone = network(**fields)
+    prepare = inputs_lib.preparation(kind, mean, std)
+
+    def logits(variables: Any, batch: Any) -> jax.Array:
+        return backbone.apply(variables, prepare(batch))[0]
+
+    def of_exits(variables: Any, batch: Any, *, inputs: str) -> Any:
+        return evidence(backbone, variables, prepare(batch), inputs)
+
+    def counts(variables: Any, batch: Any, labels: Any, mask: Any) -> jax.Array:
+        answers = logits(variables, batch).argmax(-1)  # [K, B]
         right = (answers == labels[None]) & mask.astype(bool)[None]
         return jnp.sum(right, axis=1, dtype=jnp.int32)
+
+    def to_heads(variables: Any, batch: Any, *, heads: int) -> Any:
+        return backbone.head_inputs(variables, prepare(batch))[:heads]
+
+    return _Programs(
+        jax.jit(logits),
+        jax.jit(of_exits, static_argnames="inputs"),
+        jax.jit(counts),
+        jax.jit(to_heads, static_argnames="heads"),
+    )
 
 
 def evidence(
