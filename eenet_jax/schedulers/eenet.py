@@ -40,17 +40,19 @@ SCORES = {
     "patience": "patience",
 }
 DISTRIBUTIONS = ("nn", "exp")
-_OF_SCORES = ("score_steps", "decays")
-_OF_BOTH = ("score_weight", "pull")
-_OF_SHARES = ("restarts", "steps", "hidden", "ce_weight", "cost_weight", "beta")
+_OF_SCORES = ("score_steps", "decays", "pull")
+_OF_SHARES = (
+    *("restarts", "steps", "hidden", "pull"),
+    *("score_weight", "ce_weight", "cost_weight", "beta"),
+)
 VARIANTS = {
     "": Variant(DEFAULT_RECIPE),
     "published": Variant(eenet_published.PUBLISHED),
     "nn+nn": Variant(DEFAULT_RECIPE),
-    "nn+exp": Variant(DEFAULT_RECIPE, (*_OF_BOTH, *_OF_SHARES)),
+    "nn+exp": Variant(DEFAULT_RECIPE, _OF_SHARES),
 }
 for _score in [score for score in SCORES if score != "nn"]:
-    VARIANTS[f"{_score}+nn"] = Variant(DEFAULT_RECIPE, (*_OF_SCORES, *_OF_BOTH))
+    VARIANTS[f"{_score}+nn"] = Variant(DEFAULT_RECIPE, _OF_SCORES)
     VARIANTS[f"{_score}+exp"] = Variant()
 PLANNED = 120  # candidates for each budget
 CERTAIN = 1e-4  # fixed scores are kept this far from 0 and 1
