@@ -189,3 +189,18 @@ def test_every_field_counts_and_no_other_does(base, variant) -> None:
             assert same(frontier_of(start[:-1], other), default), field
         else:
             assert not same(frontier_of(f"{start}{field}={text}"), default), field
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lagrangian:prices=4+folds=2+units=1+steps=1+batch_size=1+decay=0",
+        "leenet:alphas=2+folds=2+steps=1+batch_size=1+penalties=0x0",
+        "eenet:folds=2+restarts=1+steps=1+score_steps=1+check_every=1+hidden=1+beta=0",
+        "eenet:published+restarts=1+steps=1+batch_size=1+beta=0",
+        "predictive_exit:prices=4+folds=2+units=1",
+    ],
+)
+def test_the_least_values_fit(name) -> None:
+    assert all(np.isfinite(leaf).all() for leaf in frontier_of(name)[1:])
