@@ -46,7 +46,8 @@ _SCHEDULER = flags.DEFINE_string(
     "scheduler",
     "all",
     "Schedulers to fit, with commas between; all, or NAME:VARIANT as eenet:published "
-    "(README), too.",
+    "(README), too. Hyper-parameters follow with + between, alternatives with /, as in "
+    "lagrangian:units=32/128 or lagrangian:stopping+units=32+folds=3/5.",
 )
 _BUDGETS = flags.DEFINE_string(
     "budgets",

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from eenet_jax import iou
+from eenet_jax import iou, options
 from eenet_jax import schedulers as schedulers_lib
 from eenet_jax.comparison import compare, random_mixture
 from eenet_jax.errors import UserError
@@ -16,6 +16,7 @@ from eenet_jax.fits import fit_or_reuse
 from eenet_jax.measure import Chosen, Measured, Run, measure
 from eenet_jax.metrics import finite_or_none
 from eenet_jax.predictions import Predictions, Split
+from eenet_jax.schedulers import settings
 from eenet_jax.schedulers.adjust import adjust_split
 from eenet_jax.schedulers.bounds import clairvoyant
 from eenet_jax.schedulers.scorers import SCORERS
@@ -81,7 +82,7 @@ def evaluate(
             "everyone at the first exit; raise the budget or choose a cheaper network"
         )
     budgets = np.maximum(budgets, costs[0])
-    _check_guarantee(predictions, confidence, max_drop)
+    options.check_guarantee(predictions, confidence, max_drop)
     if max_drop is not None and confidence is None:
         confidence = DROP_CONFIDENCE
     progress = Progress(len(schedulers) * seeds, 0, "fit")
@@ -127,22 +128,6 @@ def evaluate(
     return results
 
 
-def _check_guarantee(
-    predictions: Predictions, confidence: float | None, max_drop: float | None
-) -> None:
-    """Refuses guarantees that cannot be given."""
-    if max_drop is not None and predictions.metric == "miou":
-        raise UserError(
-            f"--max_drop={max_drop} bounds a mean over samples, which the mean IoU is "
-            "not; give --min_accuracy or --budgets"
-        )
-    if confidence is not None and predictions.samples_per_image > 1:
-        raise UserError(
-            f"--confidence={confidence} is for independent samples, which blocks of an "
-            "image are not; leave it out, or leave out --blocks"
-        )
-
-
 def _outcomes(split: Split) -> np.ndarray:
     """Returns what ``compare`` reads: right answers, or confusion matrices."""
     return split.correct if split.confusion is None else split.confusion
@@ -180,7 +165,8 @@ def _add_runs(
 
 
 def _fit_key(key: jax.Array, name: str, seed: int) -> jax.Array:
-    key = jax.random.fold_in(key, zlib.crc32(name.encode()))
+    """Returns a fit's key: hyper-parameters make no other draws."""
+    key = jax.random.fold_in(key, zlib.crc32(settings.without(name).encode()))
     return jax.random.fold_in(key, seed) if seed else key
 
 

@@ -1,8 +1,9 @@
 """All exits over a whole split, in jitted batches; the last partial batch is exact."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class Predictor:
 
     Of several processes each sends its part of every batch, and all have the results.
     Compiled once for every shape of batch; the variables are an argument, so it serves
-    every checkpoint and every epoch.
+    every checkpoint and every epoch, and equal networks share what is compiled.
 
     Args:
       backbone: The network.
@@ -47,13 +48,11 @@ class Predictor:
         self._dataset = dataset
         self._batch_size, self._num_workers = batch_size, num_workers
         self._mesh = mesh
-        self._backbone = backbone
-        self._prepare = inputs_lib.prepare_eval(dataset)
-        self._logits = jax.jit(self._compute_logits)
-        self._evidence = jax.jit(self._compute_evidence, static_argnames="inputs")
-        self._map_evidence = jax.jit(self._compute_map_evidence)
-        self._counts = jax.jit(self._compute_counts)
-        self._to_heads = jax.jit(self._compute_to_heads, static_argnames="heads")
+        fields = {
+            f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)
+        }
+        given = dataset.kind, tuple(dataset.mean), tuple(dataset.std)
+        self._run = _programs(*given, type(backbone), **fields)
 
     def logits(self, variables: Any, split: Split, label: str = "") -> np.ndarray:
         """Computes the logits of every sample, float32 ``[K, N, C]``.
@@ -64,7 +63,7 @@ class Predictor:
           label: Shown beside the progress bar.
         """
         return self._gather(
-            split, label, lambda batch, _: self._logits(variables, batch), axis=1
+            split, label, lambda batch, _: self._run.logits(variables, batch), axis=1
         )
 
     def evidence(
@@ -81,7 +80,7 @@ class Predictor:
         logits, features = self._gather(
             split,
             label,
-            lambda batch, _: self._evidence(variables, batch, inputs=inputs),
+            lambda batch, _: self._run.evidence(variables, batch, inputs=inputs),
         )
         return predictions.Split(logits.swapaxes(0, 1), split.labels, features)
 
@@ -96,7 +95,7 @@ class Predictor:
           label: Shown beside the progress bar.
         """
         found = self._gather(
-            split, label, lambda *batch: self._map_evidence(variables, *batch)
+            split, label, lambda *batch: self._run.map_evidence(variables, *batch)
         )
         # A sample is an image, or one of its blocks.
         found = (value.reshape(-1, *value.shape[2:]) for value in found)
@@ -108,7 +107,7 @@ class Predictor:
         return self._gather(
             split,
             "features",
-            lambda batch, _: self._to_heads(variables, batch, heads=heads),
+            lambda batch, _: self._run.to_heads(variables, batch, heads=heads),
         )
 
     def accuracy(self, variables: Any, split: Split) -> np.ndarray:
@@ -118,7 +117,7 @@ class Predictor:
         """
         by_batch = distributed.batch_sharding(self._mesh)
         counts = [
-            self._counts(
+            self._run.counts(
                 variables,
                 *distributed.put_part((batch.inputs, batch.labels), by_batch),
                 distributed.put(batch.mask, by_batch),
@@ -168,36 +167,62 @@ class Predictor:
             host_count=jax.process_count(),
         )
 
-    def _compute_logits(self, variables: Any, batch: Any) -> jax.Array:
-        return self._backbone.apply(variables, self._prepare(batch))[0]
 
-    def _compute_evidence(self, variables: Any, batch: Any, *, inputs: str) -> Any:
-        return evidence(self._backbone, variables, self._prepare(batch), inputs)
+class _Programs(NamedTuple):
+    """Compiled maps of variables and a batch of inputs."""
 
-    def _compute_to_heads(self, variables: Any, batch: Any, *, heads: int) -> Any:
-        return self._backbone.head_inputs(variables, self._prepare(batch))[:heads]
+    logits: Callable[..., jax.Array]
+    evidence: Callable[..., Any]
+    map_evidence: Callable[..., Any]
+    counts: Callable[..., jax.Array]
+    to_heads: Callable[..., Any]
 
-    def _compute_map_evidence(self, variables, batch, labels) -> Any:
-        logits = self._compute_logits(variables, batch)  # [K, B, h, w, C]
-        blocks = self._backbone.samples_per_input
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+    kind: str, mean: tuple[float, ...], std: tuple[float, ...], network: type, **fields
+) -> _Programs:
+    """Returns the programs of a backbone of these fields; of equal ones the same."""
+    backbone = network(**fields)
+    prepare = inputs_lib.preparation(kind, mean, std)
+
+    def logits(variables: Any, batch: Any) -> jax.Array:
+        return backbone.apply(variables, prepare(batch))[0]
+
+    def of_exits(variables: Any, batch: Any, *, inputs: str) -> Any:
+        return evidence(backbone, variables, prepare(batch), inputs)
+
+    def of_maps(variables: Any, batch: Any, labels: jax.Array) -> Any:
+        found, blocks = logits(variables, batch), backbone.samples_per_input
         if blocks > 1:
-            labels = self._backbone.cut_labels(labels, logits.shape[2:4])
-        found = (*pooled(logits), confusion(logits, labels))  # [K, B G, ...]
+            labels = backbone.cut_labels(labels, found.shape[2:4])
 
-        def by_image(value: jax.Array) -> jax.Array:
+        def by_image(value: jax.Array) -> jax.Array:  # [K, B G, ...]
             value = value.swapaxes(0, 1)
             return value.reshape(-1, blocks, *value.shape[1:])
 
-        return jax.tree.map(by_image, found)
+        return jax.tree.map(by_image, (*pooled(found), confusion(found, labels)))
 
-    def _compute_counts(self, variables, batch, labels, mask) -> jax.Array:
-        logits = self._compute_logits(variables, batch)
+    def counts(variables: Any, batch: Any, labels: Any, mask: Any) -> jax.Array:
+        found = logits(variables, batch)
         if labels.ndim == 3:
-            counts = confusion(logits, labels)  # [K, B, C, C]
-            return jnp.sum(counts, axis=1, where=mask.astype(bool)[None, :, None, None])
-        answers = logits.argmax(-1)  # [K, B]
+            of_images = confusion(found, labels)  # [K, B, C, C]
+            real = mask.astype(bool)[None, :, None, None]
+            return jnp.sum(of_images, axis=1, where=real)
+        answers = found.argmax(-1)  # [K, B]
         right = (answers == labels[None]) & mask.astype(bool)[None]
         return jnp.sum(right, axis=1, dtype=jnp.int32)
+
+    def to_heads(variables: Any, batch: Any, *, heads: int) -> Any:
+        return backbone.head_inputs(variables, prepare(batch))[:heads]
+
+    return _Programs(
+        jax.jit(logits),
+        jax.jit(of_exits, static_argnames="inputs"),
+        jax.jit(of_maps),
+        jax.jit(counts),
+        jax.jit(to_heads, static_argnames="heads"),
+    )
 
 
 def evidence(

@@ -5,6 +5,7 @@ import numpy as np
 from eenet_jax import schedulers as schedulers_lib
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
+from eenet_jax.schedulers import settings
 
 NUM_AUTO_BUDGETS = 20
 
@@ -82,7 +83,7 @@ def parse_schedulers(
 
     Args:
       text: Names with commas between; "all" stands for those that these predictions
-        suffice for.
+        suffice for, and a name with alternatives (``settings.expand``) for several.
       predictions: What there is.
       ensemble: Whether exits answer with the mean of those before.
 
@@ -93,7 +94,7 @@ def parse_schedulers(
       UserError: If a name is unknown or names a scheduler that lacks something.
     """
     every = list(schedulers_lib.SCHEDULERS)
-    parts = text.split(",")
+    parts = [name for part in text.split(",") for name in settings.expand(part)]
     names = [n for part in parts for n in (every if part == "all" else [part])]
     names = list(dict.fromkeys(names))
     lacks = {
@@ -105,3 +106,19 @@ def parse_schedulers(
         listed = "; ".join(f"{name} needs {lack}" for name, lack in asked.items())
         raise UserError(f"--scheduler={text}: {listed}")
     return [name for name in names if name not in lacks], lacks
+
+
+def check_guarantee(
+    predictions: Predictions, confidence: float | None, max_drop: float | None
+) -> None:
+    """Refuses guarantees that cannot be given."""
+    if max_drop is not None and predictions.metric == "miou":
+        raise UserError(
+            f"--max_drop={max_drop} bounds a mean over samples, which the mean IoU is "
+            "not; give --min_accuracy or --budgets"
+        )
+    if confidence is not None and predictions.samples_per_image > 1:
+        raise UserError(
+            f"--confidence={confidence} is for independent samples, which blocks of an "
+            "image are not; leave it out, or leave out --blocks"
+        )

@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
@@ -92,6 +93,27 @@ def wait(name: str) -> None:
     """Waits until all processes are here; ``name`` says where."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def check_same(what: str, arrays: Iterable[np.ndarray]) -> None:
+    """Finds out whether all processes have the same arrays; all call this.
+
+    Raises:
+      UserError: In all of them, naming those that have others than the first.
+    """
+    if jax.process_count() == 1:
+        return
+    found = 0
+    for array in arrays:
+        head = f"{array.dtype}{array.shape}".encode()
+        found = zlib.crc32(np.ascontiguousarray(array), zlib.crc32(head, found))
+    of_all = multihost_utils.process_allgather(np.uint32(found))
+    others = np.flatnonzero(of_all != of_all[0]).tolist()
+    if others:
+        raise UserError(
+            f"--distributed: {what} of process {', '.join(map(str, others))} differ "
+            "from those of process 0; give all of them the same files"
+        )
 
 
 def as_first(answer: bool) -> bool:

@@ -80,10 +80,10 @@ def write_run():
     from eenet_jax.training import loop
     from eenet_jax.training.plan import build_plan
 
-    def write(workdir: pathlib.Path, seed: int = 0) -> None:
+    def write(workdir: pathlib.Path, seed: int = 0, width: int = 4) -> None:
         c = default.get_config()
         c.model.name, c.model.exits, c.seed = "cifar_resnet", (1,), seed
-        c.model.options = {"depth": 8, "width": 4}
+        c.model.options = {"depth": 8, "width": width}
         c.train.batch_size, c.train.epochs = 96, 1
         plan = build_plan(c, config.load_data(c), distributed.data_mesh())
         loop.claim_workdir(c, workdir)

@@ -16,10 +16,20 @@ FLAGS = {
         "--batches=2",
         "--step_ms=5",
     ],
+    "scaling": [
+        "--devices=1,4",
+        "--repeats=1",
+        "--models=resnet20",
+        "--first=4",
+        "--most=4",
+        "--peak_tflops=1",
+        "--bandwidth_gbs=20",
+    ],
 }
 PRINTED = {
     "equal_cost": "errors / maxprob_opt",
     "input_wait": "from memory",
+    "scaling": "memory-bound: ",
 }
 
 
@@ -32,13 +42,27 @@ def test_prints_what_it_is_for(root, tmp_path, name) -> None:
         arrays[f"{part}_labels"] = rng.integers(0, 3, 60)
         arrays[f"{part}_logits"] = rng.normal(size=(2, 60, 3))
     np.savez(tmp_path / "some.npz", **arrays)
-    done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", *FLAGS[name]],
-        cwd=tmp_path,
+    done = run(name, FLAGS[name], root, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert PRINTED[name] in done.stdout
+
+
+@pytest.mark.slow
+def test_scaling_fails_where_devices_disagree(root, tmp_path) -> None:
+    flags = ["--devices=1,2", "--repeats=1", "--tolerance=1e-12"]
+    done = run("scaling", flags, root, tmp_path)
+    assert done.returncode == 1 and "not measured, there is no acc" in done.stdout
+    assert "parameters differ by more than 1e-12: " in done.stderr
+    assert "on 2 devices" in done.stderr and "Traceback" not in done.stderr
+
+
+def run(name, flags, root, folder) -> subprocess.CompletedProcess:
+    """Runs a benchmark."""
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags],
+        cwd=folder,
         env={**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert PRINTED[name] in done.stdout

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -29,12 +30,9 @@ def _write_predictions(workdir, seed: int, num: int = 60) -> None:
     save_predictions(workdir / "predictions.npz", predictions)
 
 
-def test_many_runs(tmp_path, run_command, write_run, monkeypatch):
-    for seed in range(4):
-        write_run(tmp_path / f"run{seed}", seed)
-        _write_predictions(tmp_path / f"run{seed}", seed)
-    (tmp_path / "run2" / "predictions.npz").write_bytes(b"")
-    (tmp_path / "no_run").mkdir()
+@pytest.fixture
+def compiled_by_run(monkeypatch) -> list[int]:
+    """Gets how many programs each run's evaluation compiled, run by run."""
     compiled, count = [], [0]
 
     def note(event, seconds, **_):
@@ -50,13 +48,23 @@ def test_many_runs(tmp_path, run_command, write_run, monkeypatch):
         return found
 
     monkeypatch.setattr(reports, "report_run", counted)
+    yield compiled
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
+    for seed in range(4):
+        write_run(tmp_path / f"run{seed}", seed)
+        _write_predictions(tmp_path / f"run{seed}", seed)
+    (tmp_path / "run2" / "predictions.npz").write_bytes(b"")
+    (tmp_path / "no_run").mkdir()
     flags = ["--scheduler=maxprob_opt,eenet,lagrangian", "--budgets=1.2,1.5"]
     pattern, output = f"--workdirs={tmp_path}/*", f"--output={tmp_path / 'all'}"
     status, out, err = run_command("evaluate", *flags, pattern, output)
     assert status == 1 and "Traceback" not in err
     assert "error: 1 of 4 runs could not be evaluated" in err and "run2" in err
     assert "run2/predictions.npz is empty" in out
-    assert compiled[0] > 0 and compiled[1:] == [0, 0]  # what has the same shapes
+    assert compiled_by_run[0] > 0 and compiled_by_run[1:] == [0, 0]
 
     with (tmp_path / "all" / "runs.csv").open() as stream:
         rows = list(csv.DictReader(stream))
@@ -80,6 +88,31 @@ def test_many_runs(tmp_path, run_command, write_run, monkeypatch):
     assert float(first["test_accuracy, mean"]) == pytest.approx(mean, rel=1e-5)
     spread = float(first["test_accuracy, deviation"])
     assert spread == pytest.approx(deviation, rel=1e-2)
+
+
+@pytest.mark.slow
+def test_twenty_checkpoints_compile_each_shape_once(
+    tmp_path, run_command, write_run, compiled_by_run
+):
+    # Networks of two shapes, in turn; none has predictions yet.
+    write_run(tmp_path / "run00", width=4)
+    write_run(tmp_path / "run01", width=6)
+    for i in range(2, 20):
+        shutil.copytree(tmp_path / f"run{i % 2:02}", tmp_path / f"run{i:02}")
+    lagrangian = "lagrangian:stopping+prices=4+units="
+    flags = [f"--scheduler=msdnet,{lagrangian}4/8", "--speedup=1.5,1.2"]
+    pattern, output = f"--workdirs={tmp_path}/*", f"--output={tmp_path / 'all'}"
+    status, _, err = run_command("evaluate", *flags, pattern, output)
+    assert status == 0, err
+    # The network for a batch, then the fits; of the second shape the network alone.
+    first, second, *others = compiled_by_run
+    assert first > second > 0 and others == [0] * 18
+    with (tmp_path / "all" / "summary.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    # Budgets are speed-ups, which are other costs in the two networks.
+    names = ["msdnet", f"{lagrangian}4", f"{lagrangian}8"]
+    assert [row["scheduler"] for row in rows[:6]] == [n for n in names for _ in "ab"]
+    assert [row["runs"] for row in rows] == ["10"] * 12
 
 
 def test_patterns_that_match_nothing_are_refused(tmp_path, run_command):

@@ -40,6 +40,18 @@ def sweep():
 """
 
 
+# train.py with the flags that follow its folder; fails where JAX was imported.
+LISTED = """
+import runpy, sys
+folder = sys.argv.pop(1)
+try:
+    runpy.run_path(folder + "/train.py", run_name="__main__")
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+assert "jax" not in sys.modules
+"""
+
+
 def test_fields_of_an_axis_change_together_and_axes_multiply():
     found = sweep.points(AXES, "size,lr")
     assert [tuple(p.changes.values()) for p in found] == [
@@ -152,9 +164,18 @@ def test_a_failing_run_is_kept_and_the_rest_go_on(tmp_path, capsys):
         sweep_runs.run_points(points, config, tmp_path, run, index=6)
 
 
-def test_a_hundred_runs_are_listed_without_starting_jax(tmp_path, run_command):
+def test_a_hundred_runs_are_listed_without_starting_jax(tmp_path, run_command, root):
     (tmp_path / "c.py").write_text(CONFIG)
     flags = [f"--config={tmp_path / 'c.py'}", "--sweep_list"]
+    done = subprocess.run(  # one that has not even imported JAX compiles nothing
+        [sys.executable, "-c", LISTED, str(root), *flags, "--sweep=many"],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 100
     status, out, _ = run_command("train", *flags, "--sweep=lr,many")
     assert status == 0 and len(out.splitlines()) == 300
     assert out.splitlines()[101].split() == [

@@ -1,6 +1,7 @@
 """What a data set is once it is loaded, whatever it came from."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -100,3 +101,16 @@ class Dataset:
         if isinstance(self.train, MapStream):
             return "map"
         return "map" if self.train.labels.ndim == 3 else "class"
+
+
+def outlines(dataset: Dataset) -> Iterator[np.ndarray]:
+    """Yields what orders and batches follow from: labels, texts, length buckets.
+
+    The pixels of images, which are large and which nothing else depends on, are left
+    out.
+    """
+    for split in (dataset.train, dataset.val, dataset.test):
+        yield split.rows if isinstance(split, MapStream) else split.labels
+        if isinstance(split, TextSplit):
+            yield from (split.lengths, split.ids)
+    yield np.array(dataset.boundaries, np.int64)

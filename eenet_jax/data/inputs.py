@@ -138,9 +138,16 @@ def num_eval_batches(dataset: Dataset, split: Split, batch_size: int) -> int:
 
 def prepare_eval(dataset: Dataset) -> Callable[[Any], Any]:
     """Returns the map from inputs to what a backbone reads, without augmentation."""
-    if dataset.kind == "text":
+    return preparation(dataset.kind, dataset.mean, dataset.std)
+
+
+def preparation(
+    kind: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Callable[[Any], Any]:
+    """Returns ``prepare_eval`` of the data sets with these; it holds none of them."""
+    if kind == "text":
         return _with_mask
-    return lambda pixels: images.normalise(pixels, dataset.mean, dataset.std)
+    return lambda pixels: images.normalise(pixels, mean, std)
 
 
 def prepare_train(dataset: Dataset, augmentation: Mapping[str, Any]) -> Prepare:

@@ -9,6 +9,7 @@ import difflib
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from eenet_jax.schedulers import (
     leenet,
     maxprob_opt,
     pabee,
+    settings,
     skipping,
 )
 from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
@@ -83,7 +85,8 @@ def fit(
     averaging C numbers is nothing against a stage. But an ensemble needs all heads.
 
     Args:
-      name: One of ``SCHEDULERS``, or "NAME:VARIANT" for one of its ``VARIANTS``.
+      name: One of ``SCHEDULERS``, or "NAME:VARIANT+FIELD=VALUE" for one of its
+        ``VARIANTS`` with other hyper-parameters; either part may be missing.
       predictions: The test part is not looked at.
       budgets: Mean costs per sample of particular interest; 20 values over the cost
         range by default. The frontier serves every budget all the same.
@@ -105,10 +108,11 @@ def fit(
             "--temperature and --ensemble are for samples of one class; predictions "
             "of maps have no logits of pixels to adjust"
         )
-    base, _, variant = name.partition(":")
-    fit_on = functools.partial(
-        SCHEDULERS[base], **({"variant": variant} if variant else {})
-    )
+    base, variant, recipe = read_name(name)
+    chosen = {"variant": variant} if variant else {}
+    if recipe is not None:
+        chosen["recipe"] = recipe
+    fit_on = functools.partial(SCHEDULERS[base], **chosen)
     costs = predictions.costs
     if budgets is None:
         budgets = np.linspace(costs[0], costs[-1], 20)
@@ -152,17 +156,16 @@ def load(path: str | pathlib.Path) -> Policy | Frontier:
     return Frontier.load(path) if "member" in arrays else load_policy(path)
 
 
-def check_name(name: str) -> None:
-    """Raises a ``UserError`` with the choices if there is no such scheduler."""
-    base, _, variant = name.partition(":")
+def read_name(name: str) -> tuple[str, str, Any]:
+    """Returns the scheduler, variant and recipe (or None) that a name stands for.
+
+    Raises:
+      UserError: If there is no such scheduler, variant or hyper-parameter, with the
+        choices, or a value cannot be.
+    """
+    base = name.partition(":")[0]
     if base in SCHEDULERS:
-        if ":" not in name or variant in VARIANTS.get(base, ()):
-            return
-        if base == "predictive_exit":
-            skipping.read_variant(variant)
-            return
-        choices = [f"{base}:{v}" for v in VARIANTS.get(base, ())] or [base]
-        raise UserError(f"--scheduler={name!r} is unknown; choose from {choices}")
+        return base, *settings.read(name, VARIANTS.get(base, {"": settings.Variant()}))
     close = difflib.get_close_matches(name, SCHEDULERS, 1)
     hint = f". Did you mean {close[0]!r}?" if close else ""
     raise UserError(
@@ -180,9 +183,8 @@ def missing_evidence(
       predictions: What there is.
       ensemble: Whether exits answer with the mean of those before (see ``fit``).
     """
-    check_name(name)
+    base, variant, _ = read_name(name)
     lack = predictions.val.features is None or predictions.test.features is None
-    base, _, variant = name.partition(":")
     if predictions.metric == "miou" and base not in FOR_MAPS:
         return "samples of one class; these have one a pixel"
     if base == "leenet" and lack:

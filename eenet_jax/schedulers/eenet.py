@@ -31,6 +31,7 @@ from eenet_jax.schedulers.eenet_model import (
 from eenet_jax.schedulers.folds import draw_folds, rows_outside
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.scorers import logit_inputs
+from eenet_jax.schedulers.settings import Variant
 
 SCORES = {
     "nn": "eenet",
@@ -39,7 +40,20 @@ SCORES = {
     "patience": "patience",
 }
 DISTRIBUTIONS = ("nn", "exp")
-VARIANTS = ("published", *(f"{s}+{d}" for s in SCORES for d in DISTRIBUTIONS))
+_OF_SCORES = ("score_steps", "decays", "pull")
+_OF_SHARES = (
+    *("restarts", "steps", "hidden", "pull"),
+    *("score_weight", "ce_weight", "cost_weight", "beta"),
+)
+VARIANTS = {
+    "": Variant(DEFAULT_RECIPE),
+    "published": Variant(eenet_published.PUBLISHED),
+    "nn+nn": Variant(DEFAULT_RECIPE),
+    "nn+exp": Variant(DEFAULT_RECIPE, _OF_SHARES),
+}
+for _score in [score for score in SCORES if score != "nn"]:
+    VARIANTS[f"{_score}+nn"] = Variant(DEFAULT_RECIPE, _OF_SCORES)
+    VARIANTS[f"{_score}+exp"] = Variant()
 PLANNED = 120  # candidates for each budget
 CERTAIN = 1e-4  # fixed scores are kept this far from 0 and 1
 
@@ -50,7 +64,7 @@ def fit(
     budgets: np.ndarray,
     key: jax.Array,
     variant: str = "nn+nn",
-    recipe: Recipe = DEFAULT_RECIPE,
+    recipe: Recipe | eenet_published.Preset | None = None,
 ) -> Frontier:
     """Fits score and assignment for every budget at once.
 
@@ -63,7 +77,7 @@ def fit(
         learned (nn), max p (maxpred), 1 - normalised entropy (entropy) or the number of
         equal answers in a row (patience); the exit distribution is learned (nn) or
         geometric (exp). Or "published", the published recipe of nn+nn.
-      recipe: Hyper-parameters, but of "published".
+      recipe: Hyper-parameters; of "published" a ``Preset``. By default the variant's.
 
     Returns:
       A frontier over all budgets and restarts.
@@ -71,8 +85,9 @@ def fit(
     costs, split = predictions.costs, predictions.val
     scale = max(costs[-1] - costs[0], 1e-12 * costs[-1])
     targets = np.unique(np.clip((budgets - costs[0]) / scale, 0.02, 0.98))
+    recipe = VARIANTS[variant].recipe if recipe is None else recipe
     if variant == "published":
-        params, shares = eenet_published.fit(predictions, targets, key)
+        params, shares = eenet_published.fit(predictions, targets, key, recipe)
         trials = shares.shape[1]
         shares = [
             rows
@@ -94,7 +109,8 @@ def fit(
     weights, fixed = start_weights(num_exits, num_classes), None
     plain = {"weights": weights, "bias": np.zeros(num_exits, np.float32)}
     if score == "nn":
-        plain = fit_scores(inputs, correct, weights, batches, held, recipe=recipe)
+        steps = batches[:, : recipe.score_steps]
+        plain = fit_scores(inputs, correct, weights, steps, held, recipe=recipe)
         plain = jax.device_get(plain)
     else:
         fixed = _fixed_scores(scorer, predictions)

@@ -27,11 +27,11 @@ from eenet_jax.schedulers.confidence import (
 )
 from eenet_jax.schedulers.folds import draw_folds, rows_outside
 from eenet_jax.schedulers.price_frontier import price_frontier
+from eenet_jax.schedulers.settings import Variant
 
 # Share of the gates in each mixture; optimal stopping has the rest. The first is taken
 # unless another is surely better.
 MIXTURES = {"combined": (1 / 3,), "stopping": (0.0,), "gates": (1.0,)}
-VARIANTS = tuple(MIXTURES)
 SURE = 3.0  # standard errors of the difference
 COARSE = 3  # every so many prices are cross-validated
 
@@ -70,6 +70,13 @@ class Recipe(NamedTuple):
 
 
 DEFAULT_RECIPE = Recipe()
+_OF_GATES = ("width", "decay", "steps", "batch_size", "learning_rate")
+VARIANTS = {
+    "": Variant(DEFAULT_RECIPE),
+    "combined": Variant(DEFAULT_RECIPE),
+    "stopping": Variant(DEFAULT_RECIPE, _OF_GATES),
+    "gates": Variant(DEFAULT_RECIPE),
+}
 
 
 def fit(

@@ -18,9 +18,10 @@ from eenet_jax.schedulers.feature_gates import OPEN
 from eenet_jax.schedulers.gate_training import DEFAULT_RECIPE, Recipe, Solver, solver
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.schedulers.price_frontier import same_thresholds, thresholds_between
+from eenet_jax.schedulers.settings import Variant
 from eenet_jax.schedulers.thresholds import realise
 
-VARIANTS = ("combined",)
+VARIANTS = {"": Variant(DEFAULT_RECIPE), "combined": Variant(DEFAULT_RECIPE)}
 
 
 def gate_policy(kind: str, weights: Sequence[np.ndarray], biases: np.ndarray) -> Policy:
@@ -55,7 +56,7 @@ def fit(
       budgets: Not used.
       key: Of the folds, the batches and what is dropped.
       recipe: Hyper-parameters.
-      variant: "gate", or one of ``VARIANTS``.
+      variant: "gate", or "combined".
     """
     del budgets
     scorer = f"{variant}_{predictions.gate_inputs}"

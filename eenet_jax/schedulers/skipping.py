@@ -8,23 +8,43 @@ exit come from one sweep over all pairs, or are given: "published+beta=6+start=8
 """
 
 import functools
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import forecast_training, predictive
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.candidates import skipping_frontier
 from eenet_jax.schedulers.maxprob_opt import upper_hull
+from eenet_jax.schedulers.settings import Variant
 
-VARIANTS = ("learned", "published", "every", "placed")
 NUM_BETAS = 64
 NUM_STARTS = 20  # first exits tried, at most, evenly spread
 CHUNK = 128  # policies replayed at once
 ROUNDS, PAST_LAST = 8, False  # of the published forecast, as for VGG-19
+
+
+class Fixed(NamedTuple):
+    """What of the rule is given, None for all that come into question.
+
+    Attributes:
+      beta: Factor of tau in the exit test.
+      start: First exit tested, counted from 1; "placed" has its own.
+    """
+
+    beta: float | None = None
+    start: int | None = None
+
+
+VARIANTS = {
+    "": Variant(forecast_training.DEFAULT_RECIPE),
+    "learned": Variant(forecast_training.DEFAULT_RECIPE),
+    "published": Variant(Fixed()),
+    "every": Variant(Fixed()),
+    "placed": Variant(Fixed(), ("start",)),
+}
 
 
 def fit(
@@ -33,6 +53,7 @@ def fit(
     budgets: np.ndarray,
     key: jax.Array,
     variant: str = "learned",
+    recipe: forecast_training.Recipe | Fixed | None = None,
 ) -> Frontier:
     """Fits a rule of this kind for every budget.
 
@@ -41,51 +62,21 @@ def fit(
         ``activation_mean``.
       budgets: Not used.
       key: Of the learned forecast's folds and random units.
-      variant: One of ``VARIANTS``; all but "learned" may fix beta and start.
+      variant: One of ``VARIANTS``.
+      recipe: Hyper-parameters of "learned"; of the others what is fixed.
 
     Raises:
       UserError: If ``activation_mean`` is not positive at an exit, or a beta or start
         that is given cannot be.
     """
     del budgets
+    recipe = VARIANTS[variant].recipe if recipe is None else recipe
     if variant == "learned":
-        return forecast_training.fit(predictions, key=key)
-    return _sweep(*read_variant(variant), predictions)
+        return forecast_training.fit(predictions, key=key, recipe=recipe)
+    return _sweep(variant, recipe, predictions)
 
 
-def read_variant(text: str) -> tuple[str, dict[str, float]]:
-    """Reads "VARIANT+beta=B+start=S" (either may be missing).
-
-    Returns:
-      One of ``VARIANTS``, and what is fixed: ``beta``, and ``start`` counted from 1.
-
-    Raises:
-      UserError: If it is something else, or "placed", which has its own, with a start.
-    """
-    variant, *given = text.split("+")
-    try:
-        if variant not in VARIANTS[1:] and (given or variant != VARIANTS[0]):
-            raise ValueError
-        fixed = dict(field.split("=") for field in given)
-        if fixed.keys() - _FIXED.keys() or len(fixed) < len(given):
-            raise ValueError
-        if variant == "placed" and "start" in fixed:  # it has its own
-            raise ValueError
-        return variant, {name: _FIXED[name](fixed[name]) for name in fixed}
-    except ValueError:
-        raise UserError(
-            f"--scheduler='predictive_exit:{text}' is unknown; choose from "
-            f"{list(VARIANTS)}, or as in published+beta=6+start=8, every+beta=6, "
-            "placed+beta=6"
-        ) from None
-
-
-_FIXED = {"beta": float, "start": int}
-
-
-def _sweep(
-    variant: str, fixed: Mapping[str, float], predictions: Predictions
-) -> Frontier:
+def _sweep(variant: str, fixed: Fixed, predictions: Predictions) -> Frontier:
     """Tries all pairs of a beta and a first exit; keeps the frontier."""
     split, tau = predictions.val, predictions.activation_mean
     num_tested = predictions.num_exits - 1
@@ -93,13 +84,13 @@ def _sweep(
     exit_bounds = functools.partial(predictive.exit_bounds, tau)
     exit_bounds([1.0])  # refuses a tau of zero before anything is divided by it
     betas = _betas(split.logits[:-1], tau)
-    if "beta" in fixed:
-        betas = np.array([fixed["beta"]])
+    if fixed.beta is not None:
+        betas = np.array([fixed.beta])
     bounds = exit_bounds(betas)
     count = min(num_tested, NUM_STARTS)
     starts = np.linspace(0, num_tested - 1, count).round().astype(np.int32)
-    if "start" in fixed:
-        starts = predictive.check_starts([fixed["start"]], num_tested)
+    if fixed.start is not None:
+        starts = predictive.check_starts([fixed.start], num_tested)
     if variant == "placed":
         starts, following = _places(predictions, bounds)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from eenet_jax import checkpoint, distributed, processes
 from eenet_jax import config as config_lib
 from eenet_jax.config_fields import AFTER_TRAINING
+from eenet_jax.data import datasets
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed
 from eenet_jax.data.text_buckets import padding_waste
@@ -75,6 +76,7 @@ def train(
     check_workdir(config, workdir)
     mesh = distributed.data_mesh()
     dataset = config_lib.load_data(config)
+    processes.check_same(f"the data of {dataset.name}", datasets.outlines(dataset))
     plan = build_plan(config, dataset, mesh)
     predictor = Predictor(
         plan.backbone,

@@ -20,8 +20,9 @@ from eenet_jax import checkpoint, distributed
 from eenet_jax import config as config_lib
 from eenet_jax.data import inputs
 from eenet_jax.data.feeds import Call, MemoryFeed
-from eenet_jax.errors import UserError
+from eenet_jax.errors import Preempted, UserError
 from eenet_jax.inference import Predictor
+from eenet_jax.preemption import Notice
 from eenet_jax.training import loop
 from eenet_jax.training.initial import initial_state
 from eenet_jax.training.plan import Plan, build_plan, epoch_pieces
@@ -104,6 +105,7 @@ def train_seeds(
     Raises:
       UserError: As ``loop.train``, naming the seed, which stops all; or if the runs
         cannot be trained together.
+      Preempted: As ``loop.train``; all are saved at the same step.
     """
     config = configs[0]
     config_lib.validate(config, num_devices=jax.device_count())
@@ -151,10 +153,18 @@ def train_seeds(
             )
             saved = checkpoint.open_checkpoints(folder, clean=True)
             runs.append(_Run(each.seed, feed, recorder, stack.enter_context(saved)))
-        step = start
+        notice = stack.enter_context(Notice())
+        step = saved_at = start
         while step < plan.total_steps:
-            step = _epoch(config, plan, together, runs, step)
-            epoch = -(-step // plan.steps_per_epoch)
+            epoch = step // plan.steps_per_epoch + 1
+            step = _epoch(config, plan, together, runs, step, notice)
+            if step < min(epoch * plan.steps_per_epoch, plan.total_steps):
+                if step > saved_at:
+                    _save_unvalidated(runs, together.states, step)
+                raise Preempted(
+                    f"stopped by SIGTERM; step {step} of {plan.total_steps} of all "
+                    "seeds is saved, and the same command goes on from there"
+                )
             if epoch % config.train.eval_epochs and step < plan.total_steps:
                 continue
             for run, state in zip(runs, together.states, strict=True):
@@ -163,6 +173,7 @@ def train_seeds(
                 accuracy = predictor.accuracy(state.latest_variables, dataset.val)
                 run.recorder.validation(step, accuracy)
                 checkpoint.save(run.saved, step, state, float(accuracy.mean()))
+            saved_at = step
 
 
 def _epoch(
@@ -171,20 +182,38 @@ def _epoch(
     together: InTurn | SideBySide,
     runs: Sequence[_Run],
     step: int,
+    notice: Notice,
 ) -> int:
-    """Takes the rest of an epoch; returns the steps done."""
+    """Takes the rest of an epoch, less where it is to stop; returns the steps done."""
     epoch, first = divmod(step, plan.steps_per_epoch)
     count = min(plan.steps_per_epoch - first, plan.total_steps - step)
     for start, end in epoch_pieces(count, config.train.log_steps):
         span = epoch, first + start, first + end, plan.steps_per_call
         metrics: list[list[Any]] = [[] for _ in runs]
+        stopped = False
         for calls in zip(*(run.feed.calls(*span) for run in runs), strict=True):
+            stopped = notice.reached(step, step + calls[0].steps)
+            if stopped:
+                break
             for of_run, found in zip(metrics, together.take(calls), strict=True):
                 of_run.append(found)
+            step += calls[0].steps
         for run, of_run in zip(runs, metrics, strict=True):
             with _naming(run.seed):
-                run.recorder.chunk(step + end, of_run)
-    return step + count
+                if of_run:
+                    run.recorder.chunk(step, of_run)
+        if stopped:
+            break
+    return step
+
+
+def _save_unvalidated(
+    runs: Sequence[_Run], states: Sequence[TrainState], step: int
+) -> None:
+    for run, state in zip(runs, states, strict=True):
+        with _naming(run.seed):
+            run.recorder.flush()
+        checkpoint.save(run.saved, step, state, checkpoint.UNVALIDATED)
 
 
 @contextlib.contextmanager

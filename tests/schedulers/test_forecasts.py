@@ -194,10 +194,10 @@ def test_beta_and_start_may_be_given(variant):
     [
         ("published+beta=0", r"beta\[0\]=0 must be positive"),
         ("every+start=9", "start=9 is no exit to begin with; choose from 1 to"),
-        ("published+gamma=1", "published.gamma=1' is unknown; choose from"),
-        ("published+beta=x", "published.beta=x' is unknown"),
-        ("placed+start=2", "placed.start=2' is unknown"),
-        ("learned+beta=2", "learned.beta=2' is unknown"),
+        ("published+gamma=1", "has no 'gamma'; choose from beta, start"),
+        ("published+beta=x", "beta=x must be a number of at least 0"),
+        ("placed+start=2", "has no 'start'; choose from beta$"),
+        ("learned+beta=2", "has no 'beta'; choose from prices, lowest"),
     ],
 )
 def test_rules_that_cannot_be_are_refused(variant, message):

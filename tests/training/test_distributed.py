@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -36,9 +37,16 @@ def get_config():
 
 
 def start(
-    config: pathlib.Path, workdir: pathlib.Path, num_processes: int = 2, *more: str
+    config: pathlib.Path,
+    workdir: pathlib.Path,
+    num_processes: int = 2,
+    *more: str,
+    each: Sequence[str] = (),
 ) -> list[subprocess.Popen]:
-    """Starts train.py: two processes of two devices, or one of one."""
+    """Starts train.py: two processes of two devices, or one of one.
+
+    ``more`` are flags of them all, ``each`` of one after the other.
+    """
     together = num_processes > 1
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -49,7 +57,10 @@ def start(
         flags += [f"--num_processes={num_processes}"]
     return [
         subprocess.Popen(
-            [sys.executable, "train.py", *flags] + [f"--process_id={index}"] * together,
+            [
+                *(sys.executable, "train.py", *flags, *each[index : index + 1]),
+                *[f"--process_id={index}"] * together,
+            ],
             cwd=ROOT,
             env={
                 **os.environ,

@@ -1,10 +1,13 @@
 """Seeds trained together end as runs of their own."""
 
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
 
-from eenet_jax import trained
+from eenet_jax import checkpoint, trained
 from eenet_jax.errors import UserError
 from eenet_jax.training import loop, seeds
 
@@ -63,6 +66,46 @@ def test_the_command_goes_on_where_it_was(tmp_path, run_command):
         "train", *flags, "--sweep=seed", "--config.vmap_seeds=2"
     )
     assert status == 1 and "--config.vmap_seeds=2 cannot be given with --sweep" in err
+
+
+@pytest.mark.slow
+def test_sigterm_saves_all_seeds_and_they_go_on(tmp_path, run_command, monkeypatch):
+    flags = [
+        "--config=configs/digits.py",
+        "--config.model.exits=(1,)",
+        "--config.model.options.depth=8",
+        "--config.train.max_steps=5",
+        "--config.eval.batch_size=64",
+        "--config.vmap_seeds=2",
+    ]
+    status, _, err = run_command("train", *flags, f"--workdir={tmp_path / 'whole'}")
+    assert status == 0, err
+
+    take, taken = seeds.InTurn.take, []
+
+    def told_to_stop(self, calls):
+        taken.append(calls)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return take(self, calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds.InTurn, "take", told_to_stop)
+        given = *flags, f"--workdir={tmp_path / 'cut'}"
+        status, out, err = run_command("train", *given)
+    assert status == 143 and "Traceback" not in err and "test accuracy" not in out
+    assert "stopped by SIGTERM; step 2 of 5 of all seeds is saved" in err
+    folders = [tmp_path / "cut" / f"seed={seed}" for seed in (0, 1)]
+    assert [list(checkpoint.saved_steps(folder)) for folder in folders] == [[2], [2]]
+
+    status, out, err = run_command("train", *given)
+    assert status == 0 and "2 of 2" in out, err
+    for folder in folders:
+        whole = trained.load_trained(tmp_path / "whole" / folder.name)
+        cut = trained.load_trained(folder)
+        assert whole.step == cut.step == 5
+        equal = jax.tree.map(np.array_equal, whole.variables, cut.variables)
+        assert all(jax.tree.leaves(equal))
 
 
 @pytest.mark.slow
