@@ -95,6 +95,9 @@ def get_config() -> ml_collections.ConfigDict:
     # the other, and a step follows the mean gradient. BatchNorm sees parts, not the
     # whole batch. On CPUs it is slow (a loop around convolutions).
     c.train.accumulate = 1
+    # Of label maps: "2x2+1" trains for evaluate.py --blocks=2x2+1, with maps cut into
+    # such blocks after the first stage; "" for whole images.
+    c.train.blocks = ""
     # True: parameters and optimiser state are cut over the devices, each of which
     # fetches the rest of a layer when it is due, for networks that would fill a device.
     c.train.fsdp = False

@@ -15,6 +15,7 @@ from typing import Any
 import ml_collections
 
 from eenet_jax import backbones
+from eenet_jax.backbones.blocks import in_blocks, read_blocks
 from eenet_jax.config_fields import FIELDS, NEW, check_field
 from eenet_jax.data import sources
 from eenet_jax.data.datasets import Dataset
@@ -100,7 +101,10 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
             "as many numbers; () for the data set's own"
         )
     try:
-        num_exits = build_backbone(config, num_classes=2).num_exits
+        network = build_backbone(config, num_classes=2)
+        num_exits = network.num_exits
+        if config.train.blocks:
+            in_blocks(network, *read_blocks(config.train.blocks))
         if config.gates.inputs and num_exits == 1:
             yield (
                 f"gates.inputs={config.gates.inputs!r} needs early exits, and the "

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from eenet_jax.backbones.staged import Backbone, Carry, Variables
+from eenet_jax.backbones.staged import Backbone, Carry, StagedModule, Variables
 from eenet_jax.data.map_records import VOID
 from eenet_jax.errors import UserError
 
@@ -54,20 +54,30 @@ class Blocks(Backbone):
         train: bool = False,
         rngs: Any = None,
     ) -> tuple[jax.Array, dict[str, Any]]:
-        """Computes the logits of all exits for the blocks of images, to evaluate."""
-        del rngs
-        if train:
-            raise ValueError("blocks are for evaluation: train on whole images")
-        carry, logits = self.stem(variables, x), []
-        for k in range(self.num_exits):
-            carry = self.stage(k, variables, carry)
-            logits.append(self.head(k, variables, carry))
-        return jnp.stack(logits), {n: v for n, v in variables.items() if n != "params"}
+        """Computes the logits of all exits for the blocks of images.
+
+        As ``Backbone.apply``, with logits ``[K, B G, h, w, C]``.
+        """
+
+        def forward(module: StagedModule, x: Any) -> jax.Array:
+            carry = module.run_stage(0, module.run_stem(x, train), train)
+            carry, logits = self._cut(carry), []
+            for k in range(self.num_exits):
+                carry = module.run_stage(k, carry, train) if k else carry
+                logits.append(self._inside(module.run_head(k, carry, train)))
+            return jnp.stack(logits)
+
+        if not train:
+            state = {name: v for name, v in variables.items() if name != "params"}
+            return self.module.apply(variables, x, method=forward), state
+        logits, state = self.module.apply(
+            variables, x, method=forward, rngs=rngs, mutable=["batch_stats"]
+        )
+        return logits, dict(state)
 
     def stem(self, variables: Variables, x: Any) -> Carry:
         """Runs stem and first stage on whole images and cuts their maps."""
-        carry = super().stage(0, variables, super().stem(variables, x))
-        return jax.tree.map(lambda a: cut(a, self.grid, self.halo), carry)
+        return self._cut(super().stage(0, variables, super().stem(variables, x)))
 
     def stage(self, k: int, variables: Variables, carry: Carry) -> Carry:
         """Runs stage ``k`` on blocks; the first has been run."""
@@ -75,7 +85,13 @@ class Blocks(Backbone):
 
     def head(self, k: int, variables: Variables, carry: Carry) -> jax.Array:
         """Returns the logits of exit ``k``, without the halo."""
-        logits, p = super().head(k, variables, carry), self.halo
+        return self._inside(super().head(k, variables, carry))
+
+    def _cut(self, carry: Carry) -> Carry:
+        return jax.tree.map(lambda a: cut(a, self.grid, self.halo), carry)
+
+    def _inside(self, logits: jax.Array) -> jax.Array:
+        p = self.halo
         return logits[:, p : logits.shape[1] - p, p : logits.shape[2] - p]
 
     def cut_labels(self, labels: jax.Array, answer: tuple[int, ...]) -> jax.Array:

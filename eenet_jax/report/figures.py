@@ -112,7 +112,7 @@ def save_frontier(results: Results, path: pathlib.Path) -> bool:
     axes.set_xlabel(f"mean cost per test sample, {unit(results)}")
     name = metric(results)
     axes.set_ylabel(f"test {name}, %")
-    axes.set_title(f"{name[0].upper()}{name[1:]} against cost")
+    axes.set_title(f"{name.replace('acc', 'Acc')} against cost")
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -70,6 +70,8 @@ def _joint(config: ml_collections.ConfigDict, backbone: Backbone) -> Objective:
 
     def forward(cached: bool) -> step.Forward:
         del cached  # never: the features change
+        if config.train.blocks:
+            return step.in_blocks(backbone, config.train.blocks)
         return step.whole_network(backbone)
 
     def loss(total_steps: int) -> step.LossFn:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from eenet_jax.backbones import blocks
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.training.best_heads import BestHeads
 from eenet_jax.training.map_losses import pixel_hits
@@ -60,6 +61,25 @@ def whole_network(backbone: Backbone) -> Forward:
 
     def forward(variables: Any, x: Any, rngs: Any) -> tuple[jax.Array, Any]:
         return backbone.apply(variables, x, train=True, rngs=rngs)
+
+    return forward
+
+
+def in_blocks(backbone: Backbone, text: str) -> Forward:
+    """Returns the same with maps cut into blocks after the first stage.
+
+    Logits are put together again, so that losses are those of whole images.
+
+    Args:
+      backbone: A network of maps.
+      text: The blocks, as ``blocks.read_blocks`` takes them.
+    """
+    cut = blocks.in_blocks(backbone, *blocks.read_blocks(text))
+
+    def forward(variables: Any, x: Any, rngs: Any) -> tuple[jax.Array, Any]:
+        logits, state = cut.apply(variables, x, train=True, rngs=rngs)
+        size = backbone.answer_shape(variables, x)[:2]
+        return jax.vmap(lambda of: blocks.join(of, cut.grid, size))(logits), state
 
     return forward
 

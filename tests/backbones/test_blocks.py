@@ -10,6 +10,7 @@ from eenet_jax.backbones import blocks
 from eenet_jax.costs import exit_mflops
 from eenet_jax.data.map_records import VOID
 from eenet_jax.errors import UserError
+from eenet_jax.training import step
 from tests import maps
 
 
@@ -85,8 +86,27 @@ def test_blocks_know_the_whole_network(network, key):
         cut.whole.apply(variables, x), backbone.apply(variables, x), strict=True
     ):
         jax.tree.map(np.testing.assert_array_equal, one, other)
-    with pytest.raises(ValueError, match="train on whole images"):
-        cut.apply(variables, x, train=True)
+
+
+def test_training_cuts_too_and_joins_for_the_loss(network, key):
+    backbone, variables = network
+    x = jax.random.normal(key, (2, 32, 32, 3))
+    cut = blocks.in_blocks(backbone, (2, 2), 1)
+    expected, _ = cut.apply(variables, x)
+    in_parts = jnp.stack(
+        [cut.head(k, variables, c) for k, c in _carries(cut, variables, x)]
+    )
+    np.testing.assert_allclose(expected, in_parts, atol=1e-6)
+    logits, _ = step.in_blocks(backbone, "2x2+1")(variables, x, {})
+    joined = jnp.stack([blocks.join(each, (2, 2), (16, 16)) for each in expected])
+    np.testing.assert_allclose(logits, joined, atol=1e-6)  # it has no BatchNorm
+
+
+def _carries(cut, variables, x):
+    carry = cut.stem(variables, x)
+    for k in range(cut.num_exits):
+        carry = cut.stage(k, variables, carry)
+        yield k, carry
 
 
 @pytest.mark.parametrize(
