@@ -14,8 +14,9 @@ import pytest
 from configs import default
 from eenet_jax import config as config_lib
 from eenet_jax import distributed
-from eenet_jax.data import image_sets, inputs, text
+from eenet_jax.data import image_sets, inputs, map_sets, text
 from eenet_jax.data.datasets import Dataset, ImageSplit, TextSplit
+from eenet_jax.data.map_records import MapStream
 from eenet_jax.data.stream import StreamSplit
 from eenet_jax.errors import UserError
 from eenet_jax.training.plan import build_plan
@@ -34,6 +35,17 @@ def fake_data(config: ml_collections.ConfigDict) -> Dataset:
         ids = np.zeros((size, 24), np.int32)
         part = TextSplit(ids, np.full(size, 20, np.int32), labels)
         return Dataset(name, part, part, part, 2, boundaries=(24,))
+    if name in map_sets.SETS:
+        size, classes = config.data.resize or (1024, 2048), 11
+        if name == "cityscapes":
+            classes = 19
+            part = MapStream([], np.arange(len(labels)), size, labels, classes)
+        else:
+            shape = (len(labels), *size)
+            part = ImageSplit(
+                np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint8)
+            )
+        return Dataset(name, part, part, part, classes, (0.5,) * 3, (0.25,) * 3)
     facts = image_sets.TFDS.get(name)
     classes = facts.num_classes if facts else 10
     if facts and facts.shape is None:
@@ -54,6 +66,10 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
         x = inputs.example(data, config.train.batch_size)
         seen = jax.eval_shape(plan.backbone.head_inputs, state.variables, x)
         return seen[: plan.heads], data.train.labels, rows
+    if isinstance(data.train, MapStream):
+        shape = (config.train.batch_size, *data.train.size)
+        pixels, maps = ((*shape, 3), shape)
+        return *(jax.ShapeDtypeStruct(s, np.uint8) for s in (pixels, maps)), None
     if isinstance(data.train, StreamSplit):
         x = inputs.example(data, config.train.batch_size)
         return jax.ShapeDtypeStruct(x.shape, np.uint8), data.train.labels, None
@@ -64,11 +80,12 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
 # These take long to trace.
 LONG = {"cifar10_resnet56", "cifar100_densenet121"}
 LONG |= {"imagenet_msdnet35", "predictive_resnet34_cifar10"}
+LONG |= {"camvid_hrnet_narrow", "cityscapes_hrnet48"}
 # Their networks and objectives are traced for others.
 ALIKE = {"agnews_bert", "cifar10_resnet56_finetuned", "leenet_resnet56_cifar10"}
 ALIKE |= {"leenet_resnet50_imagenette", "leenet_densenet121_cifar100"}
 ALIKE |= {"cifar10_resnet56_pretrained", "cifar10_resnet56_residual"}
-ALIKE |= {"imagenette_resnet50"}
+ALIKE |= {"camvid_hrnet18s", "imagenette_resnet50"}
 ALIKE |= {f"predictive_vgg19_{name}" for name in ("cifar100", "svhn", "stl10")}
 ALIKE |= {"predictive_vgg19_narrow"}
 MARKED = [
@@ -83,7 +100,8 @@ def test_every_config_takes_an_abstract_step(name: str, monkeypatch) -> None:
     monkeypatch.setattr(config_lib.sources, "check", lambda *args, **options: None)
     if config.train.objective == "exits":
         config.init_from = "weights.npz"
-    config_lib.validate(config, num_devices=8)
+    devices = 4 if config.train.batch_size == 12 else 8  # of the published recipe
+    config_lib.validate(config, num_devices=devices)
     if name in ALIKE:
         return
     data = fake_data(config)
