@@ -196,6 +196,7 @@ def _results(
         "costs": costs.tolist(),
         "exit_accuracy": {part: values.tolist() for part, values in alone.items()},
         "adjustment": _adjustment_record(adjustment),
+        "class_names": predictions.class_names,
         "exit_class_iou": {
             part: finite_or_none(iou.class_iou(split.confusion.sum(axis=1)))
             for part, split in (("val", predictions.val), ("test", test))

@@ -1,6 +1,6 @@
 """What the arrays of a predictions file must hold; errors name key, index and value."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -96,6 +96,31 @@ def of_maps(
     rule = "counts other pixels of the image than exit 1 does"
     refuse_first(f"sum of {name}", pixels.sum(axis=-1), other, rule)
     return confidence.astype(np.float32), confusion
+
+
+def same_features(val: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> None:
+    """Refuses features of other sizes on the two parts."""
+    for k, (ours, theirs) in enumerate(zip(val, test, strict=False)):
+        if ours.shape[1] != theirs.shape[1]:
+            raise UserError(
+                f"val_features_{k} has {ours.shape[1]} numbers a sample, "
+                f"test_features_{k} {theirs.shape[1]}; they must have as many"
+            )
+
+
+def class_names(
+    arrays: Mapping[str, np.ndarray], num_classes: int
+) -> tuple[str, ...] | None:
+    """Reads what the classes are called; None where it is not said."""
+    names = arrays.get("class_names")
+    if names is None:
+        return None
+    if names.dtype.kind != "U" or names.shape != (num_classes,):
+        raise UserError(
+            f"class_names must be strings [{num_classes}], not {names.dtype} "
+            f"{list(names.shape)}"
+        )
+    return tuple(names.tolist())
 
 
 def samples_per_image(arrays: Mapping[str, np.ndarray], *sizes: int) -> int:

@@ -96,6 +96,7 @@ class Predictions:
       checkpoint_step: Step of the checkpoint that made them, or None.
       samples_per_image: How many consecutive samples are blocks of one image; costs
         are of an image whose blocks all leave there.
+      class_names: Of the C classes, or None.
       gate_inputs: What the features are of the network's maps, one of
         ``schedulers.feature_gates.INPUTS``.
     """
@@ -110,6 +111,7 @@ class Predictions:
     checkpoint_step: int | None = None
     gate_inputs: str = "flat"
     samples_per_image: int = 1
+    class_names: tuple[str, ...] | None = None
 
     @property
     def num_exits(self) -> int:
@@ -184,6 +186,8 @@ def save_predictions(path: str | pathlib.Path, predictions: Predictions) -> None
     """Writes a predictions file whole or not at all."""
     path = pathlib.Path(path)
     arrays = {"costs": predictions.costs, "cost_unit": predictions.cost_unit}
+    if predictions.class_names is not None:
+        arrays["class_names"] = np.array(predictions.class_names)
     if predictions.samples_per_image > 1:
         arrays["samples_per_image"] = predictions.samples_per_image
     if predictions.val.features is not None:
@@ -230,7 +234,7 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
             "val and test must agree on exits and classes, not "
             f"{list(val.logits.shape)} and {list(test.logits.shape)} [K, N, C]"
         )
-    _check_features(val, test)
+    checks.same_features(val.features or (), test.features or ())
     gate_inputs = str(arrays.get("gate_inputs", "flat"))
     if gate_inputs not in checks.GATE_INPUTS:
         raise UserError(
@@ -252,20 +256,11 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Predictions:
         activation_mean=checks.per_exit(arrays, "activation_mean", num_exits),
         checkpoint_step=None if step is None else int(step),
         gate_inputs=gate_inputs,
+        class_names=checks.class_names(arrays, val.logits.shape[-1]),
         samples_per_image=checks.samples_per_image(
             arrays, val.num_samples, test.num_samples
         ),
     )
-
-
-def _check_features(val: Split, test: Split) -> None:
-    both = zip(val.features or (), test.features or (), strict=False)
-    for k, (ours, theirs) in enumerate(both):
-        if ours.shape[1] != theirs.shape[1]:
-            raise UserError(
-                f"val_features_{k} has {ours.shape[1]} numbers a sample, "
-                f"test_features_{k} {theirs.shape[1]}; they must have as many"
-            )
 
 
 def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:

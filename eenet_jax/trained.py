@@ -142,6 +142,7 @@ def predict(trained: Trained) -> Predictions:
         checkpoint_step=trained.step,
         gate_inputs=kind or "flat",
         samples_per_image=trained.backbone.samples_per_input,
+        class_names=trained.dataset.class_names,
     )
 
 
