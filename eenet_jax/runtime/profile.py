@@ -21,6 +21,9 @@ _CHECKPOINT = flags.DEFINE_string(
     "checkpoint", "best", "Which of the run's checkpoints: best, latest, or a step."
 )
 _INT8 = flags.DEFINE_boolean("int8", False, "Of the network in int8.")
+_BLOCKS = flags.DEFINE_string(
+    "blocks", "", "Of blocks of images, as evaluate.py takes them; --batch_size images."
+)
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Samples a whole batch.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Timed runs behind each median.", 1)
 
@@ -34,9 +37,10 @@ def main(argv: Sequence[str]) -> None:
     from eenet_jax import adaptive, trained
     from eenet_jax.runtime.plan import plan_ladders
 
-    folder = trained.reports_dir(_WORKDIR.value, _INT8.value)
+    form = {"int8": _INT8.value, "blocks": _BLOCKS.value}
+    folder = trained.reports_dir(_WORKDIR.value, **form)
     out = pathlib.Path(_OUT.value or folder / "profile.json")
-    run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value, int8=_INT8.value)
+    run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value, **form)
     profile = adaptive.profile_run(run, batch_size=_BATCH.value, repeats=_REPEATS.value)
     try:
         profile.save(out)
