@@ -13,12 +13,7 @@ from configs import camvid_hrnet18s
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = camvid_hrnet18s.get_config()
-    c.model.options = {
-        "init": "he",
-        "width": 16,
-        "stem_width": 32,
-        "head_width": 32,
-    }
+    c.model.options.update({"width": 16, "stem_width": 32, "head_width": 32})
     c.data.resize = (180, 240)
     c.data.crop = (160, 224)
     c.data.scale = (0.75, 1.75)

@@ -20,6 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = default.get_config()
     c.model.name = "hrnet_w48"
+    c.model.options = {"mask": "none", "mask_threshold": 0.998, "learn_lambda": False}
     c.data.name = "cityscapes"
     c.data.val_size = 275
     c.data.crop = (512, 1024)
