@@ -88,7 +88,7 @@ def count(run: Any, part: Any, thresholds: Sequence[float]) -> list[Counts]:
       part: A split of its data.
       thresholds: Of the masks.
     """
-    from eenet_jax.costs import masked_macs
+    from eenet_jax.costs.masked import map_convs, masked_macs
     from eenet_jax.data import inputs
     from eenet_jax.map_inference import confusion
     from eenet_jax.writers import Progress
@@ -105,7 +105,7 @@ def count(run: Any, part: Any, thresholds: Sequence[float]) -> list[Counts]:
     progress = Progress(
         len(thresholds) * inputs.num_eval_batches(run.dataset, part, size), 0, "batch"
     )
-    found = []
+    convs, found = map_convs(run.backbone, run.variables, run.example(size)), []
     for threshold in thresholds:
         network, parts = masked(run.backbone, threshold), []
         for batch in inputs.eval_batches(run.dataset, part, size):
@@ -113,7 +113,8 @@ def count(run: Any, part: Any, thresholds: Sequence[float]) -> list[Counts]:
             logits, counts = compute(
                 run.variables, batch.inputs, jnp.asarray(batch.labels), threshold
             )
-            macs = masked_macs(network, run.variables, run.example(size), logits)
+            x = run.example(size)
+            macs = masked_macs(network, run.variables, x, logits, convs)
             parts.append((np.asarray(counts)[:, real], 2e-6 * macs[:, real]))
             progress.update(1, f"threshold {threshold:g}")
         found.append(Counts(*(np.concatenate(a, axis=1) for a in zip(*parts))))  # noqa: B905

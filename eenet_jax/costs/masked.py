@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -60,7 +61,11 @@ def map_convs(backbone: Backbone, variables: Any, x: Any) -> list[MapConv]:
 
 
 def masked_macs(
-    backbone: Backbone, variables: Any, x: Any, logits: jax.Array
+    backbone: Backbone,
+    variables: Any,
+    x: Any,
+    logits: jax.Array,
+    convs: Sequence[MapConv] | None = None,
 ) -> np.ndarray:
     """Counts each sample's multiply-adds up to every exit, decided pixels left out.
 
@@ -72,6 +77,7 @@ def masked_macs(
       variables: Its variables, or their shapes.
       x: Inputs, or their shapes, ``[B, H, W, 3]``.
       logits: What the network gave for them, ``[K, B, h, w, C]``.
+      convs: What ``map_convs`` lists for inputs of this size, to save listing it anew.
 
     Returns:
       Multiply-adds, float64 ``[K, B]``, cumulative and with all heads so far.
@@ -87,7 +93,7 @@ def masked_macs(
         )
     shares: dict[tuple[int, tuple[int, int]], np.ndarray] = {}
     total = np.zeros((backbone.num_exits, logits.shape[1]))
-    for conv in map_convs(backbone, variables, x):
+    for conv in map_convs(backbone, variables, x) if convs is None else convs:
         if conv.exit == 0:
             total[0] += conv.macs
             continue
