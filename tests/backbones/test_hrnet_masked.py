@@ -177,6 +177,7 @@ def test_lambdas_start_at_three():
 # What it would cost.
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_each_image_alone():
     backbone, variables, _ = _small()
     x = images(2, 32, 64)

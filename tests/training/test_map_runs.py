@@ -65,7 +65,7 @@ def test_predictions_hold_what_the_contract_says(run, predictions):
 @pytest.fixture(scope="module")
 def results(run, predictions):
     low, high = predictions.costs[[0, -1]]
-    names = ["maxprob_opt", "lagrangian", "eenet", "msdnet"]
+    names = ["maxprob_opt", "lagrangian"]
     return evaluation.evaluate(
         predictions,
         schedulers=names,
@@ -77,7 +77,7 @@ def results(run, predictions):
 
 def test_policies_run_as_simulated(results, predictions):
     assert results["metric"] == "miou"
-    assert len(results["records"]) == 12
+    assert len(results["records"]) == 6
     for record in results["records"]:
         assert record["met"]
         assert record["decided_otherwise"] == 0
@@ -178,6 +178,7 @@ def test_maps_need_a_network_of_maps(small_config, tmp_path):
             loop.train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_blocks_run_as_simulated(run, tmp_path):
     predictions = trained.workdir_predictions(run[0], blocks="2x2+1")
     assert (run[0] / "blocks_2x2+1" / "predictions.npz").exists()
@@ -187,7 +188,7 @@ def test_blocks_run_as_simulated(run, tmp_path):
     assert (pixels == 30 * 40).all()
     results = evaluation.evaluate(
         predictions,
-        schedulers=["maxprob_opt", "lagrangian"],
+        schedulers=["maxprob_opt", "lagrangian", "eenet", "msdnet"],
         budgets=predictions.costs[[0, 1, 2]],
         key=jax.random.key(0),
         run=adaptive.runner(run[0], "best", predictions, None, blocks="2x2+1"),

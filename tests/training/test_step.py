@@ -90,8 +90,8 @@ def test_the_average_moves_by_one_minus_the_decay(key):
     assert state.replace(average=None).eval_variables is state.variables
 
 
-def _toy_prepare(batch, *, key):
-    return batch / 9.0 + 0.1 * jax.random.uniform(key, batch.shape)
+def _toy_prepare(batch, labels, *, key):
+    return batch / 9.0 + 0.1 * jax.random.uniform(key, batch.shape), labels
 
 
 def _toy_chunk(step_fn):

@@ -1,11 +1,14 @@
 """Confidence masks on a trained network of maps: counts, choice, command."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eenet_jax import backbones, distributed, pixel_masks, trained
+from eenet_jax import backbones, distributed, masking, trained
 from eenet_jax import config as config_lib
 from eenet_jax.costs import exit_mflops
 from eenet_jax.data import inputs
@@ -15,39 +18,46 @@ from eenet_jax.training.plan import build_plan
 from tests import maps
 
 
-def _counts(right: int, mflops: float) -> pixel_masks.Counts:
+def _counts(right: int, mflops: float) -> masking.Counts:
     confusion = np.array([[[[right, 10 - right], [0, 10]]]] * 2)
-    return pixel_masks.Counts(confusion, np.array([[1.0], [mflops]]))
+    return masking.Counts(confusion, np.array([[1.0], [mflops]]))
 
 
 def test_the_cheapest_that_is_good_enough_is_chosen():
     val = [_counts(5, 2.0), _counts(10, 4.0), _counts(10, 6.0), _counts(10, 8.0)]
-    found = pixel_masks.summarise(val, val[::-1], [0.5, 0.8, 0.9, 1.0], 0.003)
+    found = masking.summarise(val, val[::-1], [0.5, 0.8, 0.9, 1.0], 0.003)
     assert found["chosen"] == 1
     assert found["val"]["saved"] == [0.75, 0.5, 0.25, 0.0]
     assert found["val"]["miou"][0] == pytest.approx((5 / 10 + 10 / 15) / 2)
-    wide = pixel_masks.summarise(val, val, [0.5, 0.8, 0.9, 1.0], 0.9)
+    wide = masking.summarise(val, val, [0.5, 0.8, 0.9, 1.0], 0.9)
     assert wide["chosen"] == 0
 
 
-def test_thresholds_are_probabilities():
-    assert pixel_masks._read(["0.9", "0.5"]) == [0.5, 0.9]
-    for given in (["1.0"], ["x"], ["0"], []):
-        with pytest.raises(UserError, match="--thresholds="):
-            pixel_masks._read(given)
+def test_thresholds_are_probabilities(root):
+    for given in ("1.0", "x", "0"):
+        done = subprocess.run(
+            [sys.executable, "-m", "eenet_jax.pixel_masks", "--workdir=absent"]
+            + [f"--thresholds={given}"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert f"--thresholds={given} must be probabilities" in done.stderr
 
 
 def test_classes_have_no_masks():
     backbone = backbones.build("resnet20", num_classes=10)
     with pytest.raises(UserError, match="answers with a class; masks are for maps"):
-        pixel_masks.masked(backbone, 0.9)
+        masking.masked(backbone, 0.9)
 
 
 @pytest.mark.slow
 def test_what_masks_leave_out_is_counted(small_config, tmp_path):
     run = _untrained(small_config, tmp_path)
     part = run.dataset.val
-    nothing, low, none = pixel_masks.count(run, part, [1e-9, 0.5, 1.0])
+    nothing, low, none = masking.count(run, part, [1e-9, 0.5, 1.0])
     # Nothing is decided at 1: the network as it is, at what it costs.
     whole = run.backbone.apply(run.variables, _shown(run.dataset, part))[0]
     np.testing.assert_array_equal(none.confusion, confusion(whole, part.labels))
