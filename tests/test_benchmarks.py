@@ -17,7 +17,7 @@ FLAGS = {
         "--step_ms=5",
     ],
     "scaling": [
-        "--devices=1,4",
+        "--devices=1,2",
         "--repeats=1",
         "--models=resnet20",
         "--first=4",
@@ -45,15 +45,6 @@ def test_prints_what_it_is_for(root, tmp_path, name) -> None:
     done = run(name, FLAGS[name], root, tmp_path)
     assert done.returncode == 0, done.stderr
     assert PRINTED[name] in done.stdout
-
-
-@pytest.mark.slow
-def test_scaling_fails_where_devices_disagree(root, tmp_path) -> None:
-    flags = ["--devices=1,2", "--repeats=1", "--tolerance=1e-12"]
-    done = run("scaling", flags, root, tmp_path)
-    assert done.returncode == 1 and "not measured, there is no acc" in done.stdout
-    assert "parameters differ by more than 1e-12: " in done.stderr
-    assert "on 2 devices" in done.stderr and "Traceback" not in done.stderr
 
 
 def run(name, flags, root, folder) -> subprocess.CompletedProcess:

@@ -80,12 +80,12 @@ def abstract_call(config, data, plan, state) -> tuple[Any, np.ndarray, Any]:
 # These take long to trace.
 LONG = {"cifar10_resnet56", "cifar100_densenet121"}
 LONG |= {"imagenet_msdnet35", "predictive_resnet34_cifar10"}
-LONG |= {"camvid_hrnet_narrow", "cityscapes_hrnet48"}
+LONG |= {"cityscapes_hrnet48"}
 # Their networks and objectives are traced for others.
 ALIKE = {"agnews_bert", "cifar10_resnet56_finetuned", "leenet_resnet56_cifar10"}
 ALIKE |= {"leenet_resnet50_imagenette", "leenet_densenet121_cifar100"}
 ALIKE |= {"cifar10_resnet56_pretrained", "cifar10_resnet56_residual"}
-ALIKE |= {"camvid_hrnet18s", "imagenette_resnet50"}
+ALIKE |= {"camvid_hrnet18s", "camvid_hrnet_narrow", "imagenette_resnet50"}
 ALIKE |= {f"predictive_vgg19_{name}" for name in ("cifar100", "svhn", "stl10")}
 ALIKE |= {"predictive_vgg19_narrow"}
 MARKED = [

@@ -9,12 +9,13 @@ import functools
 import math
 import pathlib
 import zlib
+from unittest import mock
 
 import jax
 import numpy as np
 
 from eenet_jax import backbones
-from eenet_jax.backbones import from_torch
+from eenet_jax.backbones import from_torch, hrnet
 
 # Compiling costs most of a test's time, and these run once.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -28,6 +29,14 @@ GAINS = {"transition": 0.4, "stage": 0.4, "exit2": 3.0, "exit3": 1.5, "last": 1.
 def small(**options):
     """Builds a narrow network, the same one for the same options."""
     return backbones.build("hrnet_w18s", num_classes=3, **{**SMALL, **options})
+
+
+@functools.cache
+def tiny(**options):
+    """Builds a narrow network of as few blocks as there can be; compiling is dear."""
+    size = hrnet.Size(1, ((1, 1), (1, 1), (1, 1)), 18, 64)
+    with mock.patch.dict(hrnet.SIZES, w18s=size):
+        return backbones.build("hrnet_w18s", num_classes=3, **{**SMALL, **options})
 
 
 @functools.cache

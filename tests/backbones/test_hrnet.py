@@ -16,6 +16,7 @@ from hrnet_cases import (
     lively,
     shapes_of,
     small,
+    tiny,
 )
 
 from eenet_jax import backbones, costs
@@ -199,7 +200,8 @@ def test_training_changes_statistics_slowly():
 
 @pytest.mark.slow
 def test_every_parameter_is_trained():
-    backbone, variables, _ = _small()
+    backbone = tiny()
+    variables = lively(backbone)
     x = images(2, 64, 64)
 
     def loss(params):

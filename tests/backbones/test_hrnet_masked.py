@@ -15,6 +15,7 @@ from hrnet_cases import (
     lively,
     shapes_of,
     small,
+    tiny,
 )
 from jax.test_util import check_grads
 
@@ -116,15 +117,6 @@ def test_decided_pixels_are_filled_in_from_those_around(lam):
 
 
 @pytest.mark.slow
-def test_with_nothing_decided_it_is_the_plain_network():
-    backbone, variables, apply = _small(1.0)
-    x = images(2, 32, 64)
-    plain = small()
-    expected = jit(lambda v, x: plain.apply(v, x)[0])(variables, x)
-    np.testing.assert_allclose(apply(variables, x), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
 def test_decided_pixels_keep_their_logits_and_rows_may_be_moved():
     backbone, variables, _ = _small()
     x = images(2, 40, 52)  # odd maps of the coarser scales
@@ -149,25 +141,8 @@ def test_decided_pixels_keep_their_logits_and_rows_may_be_moved():
 
 
 @pytest.mark.slow
-def test_lambdas_and_weights_learn_through_masks():
-    backbone = small(mask="confidence", mask_threshold=0.6, learn_lambda=True)
-    x, variables = images(2, 32, 64), lively(backbone)
-
-    def loss(params):
-        logits, _ = backbone.apply({**variables, "params": params}, x, train=True)
-        return jnp.square(logits).mean()
-
-    grads = jit(jax.grad(loss))(variables["params"])
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
-    lambdas = jax.tree.leaves(grads["lambdas"])
-    assert len(lambdas) == 143 and np.mean([leaf != 0 for leaf in lambdas]) > 0.9
-    for part in ("stem", "stages_3", "heads_0", "heads_3"):
-        assert any(np.any(leaf) for leaf in jax.tree.leaves(grads[part]))
-
-
-@pytest.mark.slow
 def test_lambdas_start_at_three():
-    backbone = small(mask="entropy", mask_threshold=0.5, learn_lambda=True)
+    backbone = tiny(mask="entropy", mask_threshold=0.5, learn_lambda=True)
     init = jit(backbone.init)(jax.random.key(0), images(1, 32, 32))
     assert {float(leaf) for leaf in jax.tree.leaves(init["params"]["lambdas"])} == {
         LAMBDA

@@ -31,7 +31,6 @@ OTHERS = {
 }
 # Variants with the code of another that is tried; patience is a whole number, which
 # most changes are too small for.
-ALIKE = ("gates", "combined", "nn+nn", "learned", "entropy+nn", "patience+nn", "every")
 DRAWN = ("steps", "score_steps")  # how many batches are drawn, and so all later draws
 
 
@@ -159,36 +158,15 @@ def same(one, other) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    ["lagrangian:stopping+units=4", "predictive_exit:prices=7", "leenet:alphas=4"],
+    [
+        "lagrangian:stopping+units=4",
+        "predictive_exit:prices=7",
+        "leenet:alphas=4",
+        "eenet:published+restarts=1",
+    ],
 )
 def test_a_hyper_parameter_changes_the_fit(name) -> None:
     assert not same(frontier_of(name), frontier_of(settings.without(name)))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("base", "variant"),
-    [
-        (base, variant)
-        for base, variants in schedulers.VARIANTS.items()
-        for variant, chosen in variants.items()
-        if chosen.fields and variant not in ALIKE
-    ],
-)
-def test_every_field_counts_and_no_other_does(base, variant) -> None:
-    chosen = schedulers.VARIANTS[base][variant]
-    start = f"{base}:{variant}+" if variant else f"{base}:"
-    default = frontier_of(start[:-1])
-    for field in chosen.recipe._fields:
-        now = getattr(chosen.recipe, field)
-        text = OTHERS[field] if field in OTHERS else f"{3 * now:g}"
-        if field in chosen.unread and field in DRAWN:
-            continue
-        if field in chosen.unread:
-            other = chosen.recipe._replace(**{field: 3 * now if now else 2})
-            assert same(frontier_of(start[:-1], other), default), field
-        else:
-            assert not same(frontier_of(f"{start}{field}={text}"), default), field
 
 
 @pytest.mark.slow
