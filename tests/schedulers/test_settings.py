@@ -10,28 +10,6 @@ from eenet_jax.predictions import Predictions, Split
 from eenet_jax.schedulers import settings
 
 QUICK_COMPILES = True
-# Values unlike the defaults that a small fit feels.
-OTHERS = {
-    "alphas": "4",
-    "batch_size": "16",
-    "beta": "2",
-    "check_every": "100",
-    "class_ridges": "100",
-    "decays": "10",
-    "folds": "3",
-    "highest": "1",
-    "lowest": "1e-1",
-    "penalties": "0.1x0.3",
-    "prices": "7",
-    "ridges": "1e+5",
-    "start": "2",
-    "steps": "100",
-    "score_steps": "100",
-    "width": "1",
-}
-# Variants with the code of another that is tried; patience is a whole number, which
-# most changes are too small for.
-DRAWN = ("steps", "score_steps")  # how many batches are drawn, and so all later draws
 
 
 def is_read(name: str) -> tuple:
@@ -135,17 +113,10 @@ def test_every_scheduler_that_has_a_recipe_is_reached() -> None:
     assert fields["predictive_exit:placed"] == ("beta",)
 
 
-def frontier_of(name: str, recipe=None) -> tuple:
-    """The arrays of a fit; ``recipe`` for one that no name can give."""
-    given = predictions()
+def frontier_of(name: str) -> list:
+    """The arrays of a fit."""
     options = {"budgets": np.array([1.5, 2.5]), "key": jax.random.key(0)}
-    if recipe is None:
-        found = schedulers.fit(name, given, **options)
-    else:
-        base, variant, _ = is_read(name)
-        fit = schedulers.SCHEDULERS[base]
-        found = fit(given, variant=variant, recipe=recipe, **options)
-        found = found.with_costs(given)
+    found = schedulers.fit(name, predictions(), **options)
     return [found.thresholds, *jax.tree.leaves(found.params)]
 
 
