@@ -102,6 +102,11 @@ class Dataset:
             return "map"
         return "map" if self.train.labels.ndim == 3 else "class"
 
+    @property
+    def metric(self) -> str:
+        """What accuracies are: "accuracy", or "miou" where labels are maps."""
+        return "miou" if self.target == "map" else "accuracy"
+
 
 def outlines(dataset: Dataset) -> Iterator[np.ndarray]:
     """Yields what orders and batches follow from: labels, texts, length buckets.

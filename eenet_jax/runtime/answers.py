@@ -58,6 +58,11 @@ def write_answers(bundle: Bundle, path: pathlib.Path, stream: TextIO) -> int:
       UserError: If they cannot be read or do not fit.
     """
     names = bundle.manifest["class_names"]
+    if len(bundle.answer_shape) > 1:
+        raise UserError(
+            f"{bundle.path} answers with maps, which are no rows of CSV; in Python, "
+            "eenet_jax.runtime.bundle.load_bundle(BUNDLE).predict(x) returns them"
+        )
     writer, count = csv.writer(stream, lineterminator="\n"), 0
     for inputs, x in read_inputs(bundle, path):
         try:

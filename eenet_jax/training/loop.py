@@ -116,7 +116,7 @@ def train(
         schedule=plan.schedule,
         steps_per_epoch=plan.steps_per_epoch,
         batch_size=config.train.batch_size,
-        metric="miou" if dataset.target == "map" else "accuracy",
+        metric=dataset.metric,
     )
     trace = Trace(profile_steps, workdir)
     step, saved_at, accuracy = start, start, np.zeros(plan.backbone.num_exits)

@@ -143,6 +143,7 @@ def train_seeds(
                 schedule=plan.schedule,
                 steps_per_epoch=plan.steps_per_epoch,
                 batch_size=config.train.batch_size,
+                metric=dataset.metric,
             )
             stack.callback(recorder.close)
             feed = MemoryFeed(
