@@ -16,20 +16,10 @@ FLAGS = {
         "--batches=2",
         "--step_ms=5",
     ],
-    "scaling": [
-        "--devices=1,2",
-        "--repeats=1",
-        "--models=resnet20",
-        "--first=4",
-        "--most=4",
-        "--peak_tflops=1",
-        "--bandwidth_gbs=20",
-    ],
 }
 PRINTED = {
     "equal_cost": "errors / maxprob_opt",
     "input_wait": "from memory",
-    "scaling": "memory-bound: ",
 }
 
 

@@ -15,13 +15,12 @@ from hrnet_cases import (
     lively,
     shapes_of,
     small,
-    tiny,
 )
 from jax.test_util import check_grads
 
 from eenet_jax import backbones, costs
 from eenet_jax.backbones import from_torch, int8
-from eenet_jax.backbones.hrnet_masked import LAMBDA, fill, undecided
+from eenet_jax.backbones.hrnet_masked import fill, undecided
 from eenet_jax.costs.masked import map_convs
 from eenet_jax.errors import UserError
 
@@ -138,15 +137,6 @@ def test_decided_pixels_keep_their_logits_and_rows_may_be_moved():
         assert 0 < open_.mean() < 1
         np.testing.assert_array_equal(after[~open_], before[~open_])
         assert (after[open_] != before[open_]).any(-1).all()
-
-
-@pytest.mark.slow
-def test_lambdas_start_at_three():
-    backbone = tiny(mask="entropy", mask_threshold=0.5, learn_lambda=True)
-    init = jit(backbone.init)(jax.random.key(0), images(1, 32, 32))
-    assert {float(leaf) for leaf in jax.tree.leaves(init["params"]["lambdas"])} == {
-        LAMBDA
-    }
 
 
 # What it would cost.

@@ -1,14 +1,8 @@
 """Several processes that train on texts in length buckets."""
 
-import jax
-import numpy as np
 import pytest
-from test_distributed import finish, lines, start
+from test_distributed import finish, start
 from texts import write_texts
-
-from eenet_jax.data import inputs
-from eenet_jax.predictions import load_predictions
-from eenet_jax.trained import load_trained
 
 CONFIG = """
 from configs import default
@@ -49,33 +43,6 @@ def write_config(folder):
     fields["data.val_size"] = 41
     (folder / "texts.py").write_text(CONFIG.format(fields=fields))
     return folder / "texts.py"
-
-
-@pytest.mark.slow
-def test_two_processes_train_on_texts(tmp_path) -> None:
-    config = write_config(tmp_path / "data")
-    workdir = tmp_path / "run"
-    (status, _, err), (other, out, _) = finish(start(config, workdir, 2))
-    assert status == other == 0, err
-    assert "exit 1" not in out
-    assert err.count("length buckets: ") == 1
-    together = lines(workdir)
-    two = load_predictions(workdir / "predictions.npz")
-    assert two.test.correct[-1].mean() > 0.9  # all of them, and not by chance
-    # Every text once, in buckets that fill no batch, as the network says of it alone.
-    run = load_trained(workdir, "best")
-    line = [line for line in together if line["step"] == run.step][-1]
-    counted = two.val.correct.mean(axis=1).tolist()
-    assert [line[f"val/accuracy/exit_{k}"] for k in (1, 2)] == counted
-    for part, split in ((run.dataset.val, two.val), (run.dataset.test, two.test)):
-        np.testing.assert_array_equal(split.labels, part.labels)
-        x = {
-            "ids": part.ids,
-            "mask": np.arange(part.ids.shape[1]) < part.lengths[:, None],
-        }
-        logits, _ = jax.jit(run.backbone.apply)(run.variables, x)
-        np.testing.assert_allclose(split.logits, logits, rtol=1e-3, atol=1e-3)
-    assert len(inputs.train_groups(run.dataset, 16)) > 1
 
 
 @pytest.mark.slow
