@@ -74,7 +74,6 @@ def _foldable(backbone, variables, x):
     [
         ("cifar_resnet", {"depth": 8, "shortcut": "projection"}),
         ("alexnet", {}),
-        pytest.param("densenet_bc_40_12", {}, marks=pytest.mark.slow),
         pytest.param(
             "predictive_vgg19",
             {"width": 4, "codewords": 4, "exits": (1, 9)},
