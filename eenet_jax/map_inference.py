@@ -6,6 +6,20 @@ import jax.numpy as jnp
 from eenet_jax.data.map_records import VOID
 
 
+def resize_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Resizes maps of logits bilinearly (half-pixel centres) to a height and width.
+
+    Args:
+      logits: ``[..., h, w, C]``.
+      size: H and W.
+
+    Returns:
+      ``[..., H, W, C]``.
+    """
+    shape = (*logits.shape[:-3], *size, logits.shape[-1])
+    return jax.image.resize(logits, shape, "bilinear", antialias=False)
+
+
 def confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Counts the pixels of every image by class and answer.
 
@@ -24,9 +38,7 @@ def confusion(logits: jax.Array, labels: jax.Array) -> jax.Array:
     rows = jnp.where(known, labels, num_classes).astype(jnp.int32) * num_classes
 
     def of_image(logits: jax.Array, rows: jax.Array) -> jax.Array:
-        shape = (*rows.shape, num_classes)
-        enlarged = jax.image.resize(logits, shape, "bilinear", antialias=False)
-        cells = rows + enlarged.argmax(-1)
+        cells = rows + resize_logits(logits, rows.shape).argmax(-1)
         # Void pixels are counted in rows behind the last class.
         counts = jnp.bincount(cells.ravel(), length=num_classes * (num_classes + 1))
         return counts[: num_classes**2].reshape(num_classes, num_classes)

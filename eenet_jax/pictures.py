@@ -13,9 +13,9 @@ from eenet_jax.data import datasets, inputs, map_sets, text
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
 from eenet_jax.map_examples import MapSource, Pictures
+from eenet_jax.map_inference import resize_logits
 from eenet_jax.predictions import Predictions
 from eenet_jax.trained import load_trained
-from eenet_jax.training.map_losses import resize_logits
 
 
 def map_source(

@@ -6,20 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from eenet_jax.data.map_records import VOID
-
-
-def resize_logits(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Resizes maps of logits bilinearly (half-pixel centres) to a height and width.
-
-    Args:
-      logits: ``[..., h, w, C]``.
-      size: H and W.
-
-    Returns:
-      ``[..., H, W, C]``.
-    """
-    shape = (*logits.shape[:-3], *size, logits.shape[-1])
-    return jax.image.resize(logits, shape, "bilinear", antialias=False)
+from eenet_jax.map_inference import resize_logits
 
 
 def pixel_cross_entropy(

@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.test_util import check_grads
 
-from eenet_jax import iou
+from eenet_jax import iou, map_inference
 from eenet_jax.data.map_records import VOID
 from eenet_jax.map_inference import confusion
 from eenet_jax.schedulers.evidence import pooled
@@ -30,7 +30,7 @@ def test_void_pixels_are_as_good_as_dropped(given):
     weights = (0.5, 1.0, 2.0)
     found = map_losses.pixel_cross_entropy(logits, labels, class_weights=weights)
     assert found.shape == (2, 3)
-    full = map_losses.resize_logits(logits, labels.shape[1:])
+    full = map_inference.resize_logits(logits, labels.shape[1:])
     known = labels != VOID
     of_pixel = jnp.asarray(weights)[labels[known]]
     for k in range(2):
@@ -70,7 +70,7 @@ def test_gradients_and_label_smoothing(given):
 
 def test_resizing_is_half_pixel_bilinear():
     logits = jnp.array([0.0, 1.0]).reshape(1, 2, 1, 1)
-    found = map_losses.resize_logits(logits, (4, 1))[0, :, 0, 0]
+    found = map_inference.resize_logits(logits, (4, 1))[0, :, 0, 0]
     np.testing.assert_allclose(found, [0.0, 0.25, 0.75, 1.0])
 
 
@@ -98,7 +98,7 @@ def test_hits_count_labelled_places(given):
 def test_confusion_counts_every_labelled_pixel_once(given):
     logits, labels = given
     counts = np.asarray(confusion(logits, labels))
-    answers = np.asarray(map_losses.resize_logits(logits, (8, 10))).argmax(-1)
+    answers = np.asarray(map_inference.resize_logits(logits, (8, 10))).argmax(-1)
     for k in range(2):
         for b in range(3):
             for i in range(3):
