@@ -36,11 +36,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Compiles networks quickly, for they run for milliseconds; fits run longer.
 
-    A module whose fits are small says ``QUICK_COMPILES = True``.
+    A module whose fits are small says ``QUICK_COMPILES = True``. Commands that a test
+    starts do as it does.
     """
     networks = item.path.parent.name in ("backbones", "costs", "runtime", "training")
     quick = networks or getattr(item.module, "QUICK_COMPILES", False)
     jax.config.update("jax_disable_most_optimizations", quick)
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(quick))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 
+QUICK_COMPILES = True  # see conftest.py
 SMALL = [
     "--config.model.exits=(1,)",
     "--config.model.options.depth=8",
@@ -34,7 +35,6 @@ sys.exit(max(process.wait() for process in started))
 def environment(tmp_path, root) -> dict[str, str]:
     """The variables that the files read; ``python`` is the tests' own."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     env["PATH"] = f"{tmp_path}:{pathlib.Path(sys.executable).parent}:{env['PATH']}"
     run = {"CONFIG": "configs/digits.py", "WORKDIR": str(tmp_path / "run")}
     return {**env, **run}

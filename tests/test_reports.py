@@ -58,7 +58,7 @@ def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
         _write_predictions(tmp_path / f"run{seed}", seed)
     (tmp_path / "run2" / "predictions.npz").write_bytes(b"")
     (tmp_path / "no_run").mkdir()
-    flags = ["--scheduler=maxprob_opt,eenet,lagrangian", "--budgets=1.2,1.5"]
+    flags = ["--scheduler=msdnet,lagrangian:stopping+prices=4", "--budgets=1.2,1.5"]
     pattern, output = f"--workdirs={tmp_path}/*", f"--output={tmp_path / 'all'}"
     status, out, err = run_command("evaluate", *flags, pattern, output)
     assert status == 1 and "Traceback" not in err
@@ -68,7 +68,7 @@ def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
 
     with (tmp_path / "all" / "runs.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 3 * 3 * 2
+    assert len(rows) == 3 * 2 * 2
     for seed in (0, 1, 3):
         results = tmp_path / f"run{seed}" / "eval" / "results.json"
         records = json.loads(results.read_text())["records"]
@@ -78,7 +78,7 @@ def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
         ]
     with (tmp_path / "all" / "summary.csv").open() as stream:
         first, *others = csv.DictReader(stream)
-    assert len(others) == 5 and first["runs"] == "3" and first["budget"] == "1.2"
+    assert len(others) == 3 and first["runs"] == "3" and first["budget"] == "1.2"
     values = [
         float(row["test_accuracy"])
         for row in rows
@@ -91,13 +91,13 @@ def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
 
 
 @pytest.mark.slow
-def test_twenty_checkpoints_compile_each_shape_once(
+def test_checkpoints_of_two_shapes_compile_twice(
     tmp_path, run_command, write_run, compiled_by_run
 ):
     # Networks of two shapes, in turn; none has predictions yet.
     write_run(tmp_path / "run00", width=4)
     write_run(tmp_path / "run01", width=6)
-    for i in range(2, 20):
+    for i in range(2, 8):
         shutil.copytree(tmp_path / f"run{i % 2:02}", tmp_path / f"run{i:02}")
     lagrangian = "lagrangian:stopping+prices=4+units="
     flags = [f"--scheduler=msdnet,{lagrangian}4/8", "--speedup=1.5,1.2"]
@@ -106,13 +106,13 @@ def test_twenty_checkpoints_compile_each_shape_once(
     assert status == 0, err
     # The network for a batch, then the fits; of the second shape the network alone.
     first, second, *others = compiled_by_run
-    assert first > second > 0 and others == [0] * 18
+    assert first > second > 0 and others == [0] * 6
     with (tmp_path / "all" / "summary.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     # Budgets are speed-ups, which are other costs in the two networks.
     names = ["msdnet", f"{lagrangian}4", f"{lagrangian}8"]
     assert [row["scheduler"] for row in rows[:6]] == [n for n in names for _ in "ab"]
-    assert [row["runs"] for row in rows] == ["10"] * 12
+    assert [row["runs"] for row in rows] == ["4"] * 12
 
 
 def test_patterns_that_match_nothing_are_refused(tmp_path, run_command):

@@ -15,6 +15,7 @@ from eenet_jax import sweep, sweep_runs
 from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions, Split
 
+QUICK_COMPILES = True  # see conftest.py
 AXES = {
     **sweep.SEEDS,
     "lr": {"optimizer.learning_rate": (0.1, 0.05)},
@@ -35,7 +36,7 @@ def get_config():
     return c
 
 def sweep():
-    yield "lr", {"optimizer.learning_rate": (0.01, 0.02, 0.03)}
+    yield "lr", {"optimizer.learning_rate": (0.01, 0.02)}
     yield "many", {"seed": tuple(range(100))}
 """
 
@@ -177,7 +178,7 @@ def test_a_hundred_runs_are_listed_without_starting_jax(tmp_path, run_command, r
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 100
     status, out, _ = run_command("train", *flags, "--sweep=lr,many")
-    assert status == 0 and len(out.splitlines()) == 300
+    assert status == 0 and len(out.splitlines()) == 200
     assert out.splitlines()[101].split() == [
         *("101", "learning_rate=0.02,seed=1"),
         *("optimizer.learning_rate=0.02", "seed=1"),
@@ -199,7 +200,6 @@ def test_a_sweep_goes_on_after_kill_9(tmp_path, root):
         *("--sweep=lr,seed", f"--workdir={workdir}"),
     ]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)}
-    env["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     process = subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.DEVNULL)
     fourth = workdir / "learning_rate=0.02,seed=0"
     for _ in range(1200):
@@ -214,17 +214,17 @@ def test_a_sweep_goes_on_after_kill_9(tmp_path, root):
 
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "1 of 9 runs failed: learning_rate=0.02,seed=1" in done.stderr
+    assert "1 of 6 runs failed: learning_rate=0.02,seed=1" in done.stderr
     assert "Traceback" not in done.stdout and done.stdout.count("finished before") == 3
     assert [path.stat().st_mtime_ns for path in finished] == before
     with (workdir / "sweep.csv").open() as stream:
         states = [line["state"] for line in csv.DictReader(stream)]
-    assert states == ["finished"] * 4 + ["failed"] + ["finished"] * 4
+    assert states == ["finished"] * 4 + ["failed", "finished"]
 
     obstacle.rmdir()
     done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count("finished before") == 8
+    assert done.returncode == 0 and done.stdout.count("finished before") == 5
     with (workdir / "summary.csv").open() as stream:
         lines = list(csv.DictReader(stream))
-    assert [line["finished"] for line in lines] == ["3 of 3"] * 3
+    assert [line["finished"] for line in lines] == ["3 of 3"] * 2
     assert all(float(line["last exit, deviation %"]) >= 0 for line in lines)

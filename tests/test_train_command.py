@@ -16,6 +16,7 @@ from eenet_jax import trained
 from eenet_jax.errors import UserError
 from eenet_jax.trained import load_trained
 
+QUICK_COMPILES = True  # see conftest.py
 SMALL = [
     "--config=configs/digits.py",
     "--config.model.name=cifar_resnet",

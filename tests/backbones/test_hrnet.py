@@ -16,6 +16,7 @@ from hrnet_cases import (
     lively,
     shapes_of,
     small,
+    tiny,
 )
 
 from eenet_jax import backbones, costs
@@ -35,7 +36,7 @@ def _published(name: str, heads: str):
 
 @functools.cache
 def _small():
-    backbone = small()
+    backbone = tiny()
     return backbone, lively(backbone), jit(lambda v, x: backbone.apply(v, x)[0])
 
 
@@ -99,20 +100,6 @@ def test_its_logits_are_the_published_ones():
         logits = jit(lambda v, x: backbone.apply(v, x)[0])(variables, golden["input"])
         for k in range(4):
             assert_golden(logits[k], golden[f"logits_{k}"])
-
-
-@pytest.mark.slow
-def test_whole_published_logits_agree(shared):
-    backbone, _ = _published("hrnet_w18s", "redesigned")
-    variables = from_torch.convert("hrnet_w18s", golden_tensors())
-    file = shared / "fixtures" / "adpc_hrnet" / "hrnet_w18_golden.npz"
-    with np.load(file) as golden:
-        x = golden["input"].transpose(0, 2, 3, 1)
-        logits = jit(lambda v, x: backbone.apply(v, x)[0])(variables, x)
-        for k in range(4):
-            expected = golden[f"logits_{k}"].transpose(0, 2, 3, 1)
-            limit = 1e-4 * np.abs(expected).max()
-            np.testing.assert_allclose(logits[k], expected, rtol=0, atol=limit)
 
 
 # The contract of maps.

@@ -14,10 +14,11 @@ from eenet_jax.errors import UserError
 
 
 def _png(size: tuple[int, int], mode: str, seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 11, (*size, *((3,) if mode == "RGB" else ())))
+    rng, coarse = np.random.default_rng(seed), [side // 8 for side in size]
+    pixels = rng.integers(0, 11, (*coarse, *((3,) if mode == "RGB" else ())))
+    image = Image.fromarray(pixels.astype(np.uint8), mode)
     file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8), mode).save(file, "PNG")
+    image.resize(size[::-1], Image.Resampling.NEAREST).save(file, "PNG")
     return file.getvalue()
 
 

@@ -21,8 +21,7 @@ from eenet_jax.schedulers.policy import Policy
 def test_a_run_is_exported_and_answers(tmp_path, root, write_run):
     def run(module: str, *flags: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", f"eenet_jax.runtime.{module}", *flags]
-        env = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-        env = {**env, "PYTHONPATH": str(root)}
+        env = {**os.environ, "PYTHONPATH": str(root)}
         return subprocess.run(
             command, cwd=tmp_path, env=env, capture_output=True, text=True
         )

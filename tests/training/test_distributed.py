@@ -30,7 +30,7 @@ def get_config():
     c.data.flip = True
     c.train.batch_size = 96
     c.train.epochs = 4
-    c.optimizer.learning_rate = 0.05
+    c.optimizer.learning_rate = 0.01
     c.eval.batch_size = 64
     return c
 """

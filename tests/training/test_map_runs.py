@@ -16,22 +16,34 @@ from eenet_jax.training import loop
 from tests import maps
 
 
+@pytest.fixture(scope="module", autouse=True)
+def toy_map():
+    """Registers the small network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "toy_map", maps.network)
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, small_config):
+def file(tmp_path_factory):
+    """A data set of one's own."""
+    path = tmp_path_factory.mktemp("maps") / "data.npz"
+    maps.write_npz(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(file, small_config):
     """A trained run: its workdir and its config."""
-    folder = tmp_path_factory.mktemp("maps")
-    maps.write_npz(folder / "data.npz")
+    folder = file.parent
     config = maps.config(
         small_config,
-        folder / "data.npz",
+        file,
         data__crop=(32, 32),
         data__scale=(0.8, 1.2),
         data__flip=True,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "toy_map", maps.network)
-        result = loop.train(config, folder / "run")
-        yield folder / "run", config, result
+    return folder / "run", config, loop.train(config, folder / "run")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +77,7 @@ def test_predictions_hold_what_the_contract_says(run, predictions):
 @pytest.fixture(scope="module")
 def results(run, predictions):
     low, high = predictions.costs[[0, -1]]
-    names = ["maxprob_opt", "lagrangian"]
+    names = ["maxprob_opt", "lagrangian:stopping+prices=4+units=4"]
     return evaluation.evaluate(
         predictions,
         schedulers=names,
@@ -156,8 +168,8 @@ def test_a_drop_of_mean_iou_has_no_guarantee(predictions, key):
         ),
     ],
 )
-def test_configs_that_do_not_fit(run, small_config, tmp_path, changes, message):
-    config = maps.config(small_config, run[1].data.dir)
+def test_configs_that_do_not_fit(file, small_config, tmp_path, changes, message):
+    config = maps.config(small_config, file)
     changes = {name.replace("__", "."): value for name, value in changes.items()}
     if "model.name" in changes:
         config.loss.exit_weights = ()
@@ -167,15 +179,9 @@ def test_configs_that_do_not_fit(run, small_config, tmp_path, changes, message):
 
 
 def test_maps_need_a_network_of_maps(small_config, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(backbones.BACKBONES, "toy_map", maps.network)
-        config = small_config(
-            model__name="toy_map", model__exits=None, model__options={}
-        )
-        with pytest.raises(
-            UserError, match="answers with a map, but data.name='digits'"
-        ):
-            loop.train(config, tmp_path / "run")
+    config = small_config(model__name="toy_map", model__exits=None, model__options={})
+    with pytest.raises(UserError, match="answers with a map, but data.name='digits'"):
+        loop.train(config, tmp_path / "run")
 
 
 @pytest.mark.slow
