@@ -8,13 +8,16 @@ that lets these shares leave, of the full network, and the ideal: for each stage
 share that is left times its profiled time in a whole batch. The three take turns.
 Weights are fresh, or a trained run's; thresholds are set on the batch's own scores, so
 shares are exact but for ties.
-Also: what compiling the program took, and exit 0 alone beside its own compiled prefix
-when everyone leaves there.
+Also: the same batch over and over with queues in front of the stages, so that these
+run full however few are left (the mean, with what is in the queues at the end); what
+compiling took, and exit 0 alone beside its own compiled prefix when everyone leaves
+there.
 """
 
 import argparse
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +32,7 @@ from eenet_jax.costs.profile import measure_profile
 from eenet_jax.data import inputs
 from eenet_jax.predictions import Split
 from eenet_jax.runtime.plan import ideal_ms, plan_ladders
+from eenet_jax.runtime.queues import Queues
 from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.evidence import max_prob
 from eenet_jax.schedulers.policy import Policy
@@ -110,38 +114,53 @@ def measure(backbone: Backbone, variables: Any, x: Any, args: Any) -> None:
     run = program(backbone, plan.ladders, None)
     latest = jnp.full(batch_size, last, jnp.int32)
     mixes = [shares_of(mix, last + 1) for mix in args.mixes.split(";")]
-    everyone = [1.0] + [0.0] * last
-    policies = [thresholds_for(scores, mix) for mix in (*mixes, everyone)]
+    at_once = [1.0] + [0.0] * last
+    policies = [thresholds_for(scores, mix) for mix in (*mixes, at_once)]
+    queues = [Queues(backbone, variables, policy, batch_size) for policy in policies]
 
-    start = time.perf_counter()
-    run.lower(variables, policies[0], x, latest).compile()
-    seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    full.lower(variables, x).compile()
-    whole = time.perf_counter() - start
+    compiled = [
+        seconds(lambda: run.lower(variables, policies[0], x, latest).compile()),
+        seconds(lambda: full.lower(variables, x).compile()),
+        seconds(lambda: queues[0].compile(x)),
+    ]
     rungs = sum(1 if isinstance(i, int) else len(i) for i in plan.ladders)
     print(
-        f"  compiled in {seconds:.1f} s ({rungs} sizes), the full network {whole:.1f} s"
+        f"  compiled in {compiled[0]:.1f} s ({rungs} sizes), the full network "
+        f"{compiled[1]:.1f} s, stages for queues {compiled[2]:.1f} s"
     )
 
     timed = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
-    for i, policy in enumerate(policies):
+    everyone = np.arange(batch_size), np.ones(batch_size, bool)
+    for i, (policy, queue) in enumerate(zip(policies, queues, strict=True)):
         timed[i] = lambda policy=policy: run(variables, policy, x, latest)
+        timed["queues", i] = lambda queue=queue: queue.add(*everyone, x)
     times = take_turns(timed, args.repeats)
     medians = {what: float(np.median(values)) for what, values in times.items()}
-    for i, policy in enumerate(policies):
+    for i, (policy, queue) in enumerate(zip(policies, queues, strict=True)):
         found = np.asarray(run(variables, policy, x, latest).exit_index)
         shares = np.bincount(found, minlength=last + 1) / batch_size
         unasked = unasked_ms(profile, policy, split)
         ideal = ideal_ms(profile, plan.ladders, shares, unasked) * batch_size
+        rest = 1e3 * seconds(queue.flush) / args.repeats
+        queued = times["queues", i].mean() + rest
         print(
-            f"  shares {' '.join(f'{share:.2f}' for share in shares)}: "
-            f"{medians[i]:.2f} ms, ideal {ideal:.2f}, full {medians['full']:.2f}; "
-            f"ratio wall / ideal: {medians[i] / ideal:.2f}, "
-            f"full / wall: {medians['full'] / medians[i]:.2f}"
+            f"  shares {' '.join(f'{share:.2f}' for share in shares)}: ideal "
+            f"{ideal:.2f} ms, full {medians['full']:.2f}"
         )
+        for way, ms in (("batch by batch", medians[i]), ("with queues", queued)):
+            print(
+                f"    {way}: {ms:.2f} ms; ratio wall / ideal: {ms / ideal:.2f}, "
+                f"full / wall: {medians['full'] / ms:.2f}"
+            )
     ratio = medians[len(policies) - 1] / medians["first"]
     print(f"  ratio exit 0 for all / its own prefix: {ratio:.2f}")
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Returns how long a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def shares_of(mix: str, num_exits: int) -> list[float]:
