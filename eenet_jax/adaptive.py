@@ -16,7 +16,7 @@ from eenet_jax.data.inputs import EvalBatch
 from eenet_jax.iou import mean_iou
 from eenet_jax.map_inference import confusion
 from eenet_jax.measure import Run
-from eenet_jax.predictions import Predictions, Split
+from eenet_jax.predictions import TINY, Predictions, Split
 from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
 from eenet_jax.runtime.prediction import Prediction
 from eenet_jax.runtime.queues import Queues
@@ -104,7 +104,13 @@ def run_policies(
         for policy in map(jax.device_put, policies)
     ]
     queues = [
-        Queues(backbone, trained.variables, policy, test.num_samples * blocks)
+        Queues(
+            backbone,
+            trained.variables,
+            policy,
+            test.num_samples * blocks,
+            keep_logits=backbone.output_kind == "class",  # maps are too large
+        )
         for policy in map(jax.device_put, policies)
     ]
     batch_size = profile.batch_size // blocks
@@ -115,7 +121,6 @@ def run_policies(
     for policy, timed, found, queued, queue in zip(
         policies, times[num_exits:count], answers, times[count:], queues, strict=True
     ):
-        in_queues = queue.prediction()
         shares = np.bincount(found.exits, minlength=num_exits) / len(found.exits)
         records.append(
             {
@@ -139,8 +144,8 @@ def run_policies(
                     **agreement(
                         policy,
                         predictions.test,
-                        in_queues.exit_index,
-                        None if found.answers is None else in_queues.label,
+                        queue.exit_index,
+                        None if found.answers is None else queue.prediction().label,
                     ),
                 },
             }
@@ -225,7 +230,8 @@ def _kept(
         return found.exit_index, found.label, labels
     if backbone.samples_per_input > 1:
         labels = backbone.cut_labels(labels, found.probs.shape[1:3])
-    counts = _confusion(jnp.log(found.probs)[None], labels)[0]
+    logits = jnp.log(jnp.maximum(found.probs, TINY))  # enlarged: 0 times -inf is NaN
+    counts = _confusion(logits[None], labels)[0]
     return found.exit_index, counts, counts
 
 

@@ -105,6 +105,19 @@ def _check_whole(config: ml_collections.ConfigDict, num_devices: int) -> Iterato
         num_exits = network.num_exits
         if config.train.blocks:
             in_blocks(network, *read_blocks(config.train.blocks))
+            if config.train.objective != "joint":
+                yield (
+                    f"train.blocks={config.train.blocks!r} is for "
+                    "train.objective='joint' only; leave it out"
+                )
+        for name in ("gates.inputs", "eval.train_samples"):
+            group, field = name.split(".")
+            value = config[group][field]
+            if value and network.output_kind == "map":
+                yield (
+                    f"{name}={value!r} is for networks that answer with a class, not "
+                    f"model.name={config.model.name!r}; leave it out"
+                )
         if config.gates.inputs and num_exits == 1:
             yield (
                 f"gates.inputs={config.gates.inputs!r} needs early exits, and the "

@@ -269,6 +269,7 @@ def apply_saved(
       UserError: If the file holds neither, is for another number of exits or classes,
         or cannot give the guarantee asked for.
     """
+    options.check_guarantee(predictions, confidence, max_drop)
     saved = schedulers_lib.load(path)
     read = saved.scorer.partition("_")[2]
     if SCORERS[saved.scorer].reads_features and read != predictions.gate_inputs:

@@ -70,3 +70,18 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} cannot be read as .npz ({type(error).__name__}: {error}); write "
             "it with numpy.savez, without Python objects"
         ) from None
+
+
+def make_directory(directory: pathlib.Path, flag: str) -> None:
+    """Makes the directory of a result, so that a bad one is refused before any work.
+
+    Raises:
+      UserError: If it cannot be made.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--{flag}={directory} cannot be made ({error.strerror}); name a "
+            "directory that you can write to"
+        ) from None

@@ -36,19 +36,30 @@ class Counts:
     mflops: np.ndarray
 
 
-def masked(backbone: Backbone, threshold: float) -> Backbone:
-    """Returns a network of maps with confidence masks at a threshold.
-
-    It has the same variables. A network that was trained with masks keeps its kind.
+def check(backbone: Backbone) -> None:
+    """Refuses networks that masks by confidence are not for.
 
     Raises:
-      UserError: If it does not answer with maps.
+      UserError: If it does not answer with maps, or was trained with other masks.
     """
-    module = backbone.module
     if backbone.output_kind != "map":
         raise UserError(
             f"model.name={backbone.name!r} answers with a class; masks are for maps"
         )
+    kind = getattr(backbone.module, "mask", "confidence")
+    if kind != "confidence":
+        raise UserError(
+            f"the network was trained with model.options.mask={kind!r}, and thresholds "
+            "here are probabilities; train it with mask=confidence, or without masks"
+        )
+
+
+def masked(backbone: Backbone, threshold: float) -> Backbone:
+    """Returns a network of maps with confidence masks at a threshold.
+
+    It has the same variables.
+    """
+    module = backbone.module
     if isinstance(module, Masked):
         module = module.clone(threshold=threshold)
     else:

@@ -41,14 +41,17 @@ def main(argv: Sequence[str]) -> None:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing; give the directory of a run")
     thresholds = _read(_THRESHOLDS.value)
+    if not 0 <= _MAX_DROP.value < 1:
+        raise UserError(f"--max_drop={_MAX_DROP.value} must be in [0, 1), e.g. 0.003")
 
     from eenet_jax import masking, trained
-    from eenet_jax.files import write_text
+    from eenet_jax.files import make_directory, write_text
     from eenet_jax.report.frontier import align
 
     out = pathlib.Path(_OUT.value or pathlib.Path(_WORKDIR.value, "pixel_masks.json"))
+    make_directory(out.parent, "out")
     run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value)
-    masking.masked(run.backbone, thresholds[0])  # refuses other networks at once
+    masking.check(run.backbone)
     thresholds = [*thresholds, 1.0]  # at which nothing is decided
     parts = run.dataset.val, run.dataset.test
     val, test = (masking.count(run, part, thresholds) for part in parts)

@@ -12,10 +12,10 @@ import numpy as np
 from eenet_jax import adaptive, evaluation, options, pictures, quantised, trained
 from eenet_jax.costs.files import load_costs
 from eenet_jax.errors import UserError
-from eenet_jax.files import write_table
+from eenet_jax.files import make_directory, write_table
 from eenet_jax.measure import Run
 from eenet_jax.predictions import Predictions, load_predictions
-from eenet_jax.report.files import make_output, write_report
+from eenet_jax.report.files import write_report
 from eenet_jax.report.frontier import align
 
 MEASURES = ("test_accuracy", "test_cost")
@@ -109,7 +109,7 @@ def report_runs(workdirs: Sequence[pathlib.Path], asked: Options) -> None:
       UserError: At the end, naming the runs that could not be evaluated.
     """
     output = pathlib.Path(asked.output or "runs_eval")
-    make_output(output)
+    make_directory(output, "output")
     rows, failed = [], []
     for i, workdir in enumerate(workdirs):
         print(f"run {i + 1} of {len(workdirs)}, {workdir}:", flush=True)
@@ -182,14 +182,14 @@ def _report(
         "energy_model": details.get("model"),
     }
     if asked.policy is not None:
-        make_output(output)
+        make_directory(output, "output")
         path = pathlib.Path(asked.policy)
         results = evaluation.apply_saved(path, budgets, predictions, **common)
     else:
         names, left_out = options.parse_schedulers(
             asked.scheduler, predictions, asked.ensemble
         )
-        make_output(output)
+        make_directory(output, "output")
         results = evaluation.evaluate(
             predictions,
             schedulers=[] if asked.mode == "anytime" else names,
@@ -201,8 +201,10 @@ def _report(
             ensemble=asked.ensemble,
             **common,
         )
-        for name, lack in left_out.items():
-            print(f"left out: {name}, which needs {lack}")
+        for lack in dict.fromkeys(left_out.values()):
+            lacking = [name for name, of_name in left_out.items() if of_name == lack]
+            needs = "needs" if len(lacking) == 1 else "need"
+            print(f"left out: {', '.join(lacking)}, which {needs} {lack}")
     results["cost_details"] = details
     for name in ("int8", "energy"):
         if name in details:

@@ -8,8 +8,9 @@ import pytest
 
 from eenet_jax import evaluation, schedulers
 from eenet_jax.errors import UserError
+from eenet_jax.files import make_directory
 from eenet_jax.predictions import Predictions, Split
-from eenet_jax.report.files import make_output, write_report
+from eenet_jax.report.files import write_report
 from eenet_jax.schedulers.adjust import adjust_split
 
 COSTS = np.array([1.0, 2.0, 4.0])
@@ -256,4 +257,4 @@ def test_output_that_is_a_file(tmp_path) -> None:
     (tmp_path / "taken").write_text("")
     for path in (tmp_path / "taken", tmp_path / "taken" / "below"):
         with pytest.raises(UserError, match="--output=.*taken.* cannot be made"):
-            make_output(path)
+            make_directory(path, "output")

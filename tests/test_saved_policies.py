@@ -49,6 +49,9 @@ def test_guarantees_need_held_out_samples(saved) -> None:
     assert safe["val_cost"] < plain["val_cost"]
     dropped = evaluation.apply_saved(saved, budgets, here, max_drop=0.2)
     assert dropped["records"][0]["max_drop"] == 0.2
+    blocks = dataclasses.replace(here, samples_per_image=4)
+    with pytest.raises(UserError, match="confidence=0.95 is for independent samples"):
+        evaluation.apply_saved(saved, budgets, blocks, confidence=0.95)
     with pytest.raises(UserError, match="holds one policy"):
         evaluation.apply_saved(
             saved.with_name("one.npz"), budgets, here, confidence=0.95

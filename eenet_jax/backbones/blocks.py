@@ -88,6 +88,12 @@ class Blocks(Backbone):
         return self._inside(super().head(k, variables, carry))
 
     def _cut(self, carry: Carry) -> Carry:
+        sizes = {leaf.shape[1:3] for leaf in jax.tree.leaves(carry)}
+        if len(sizes) > 1:
+            raise UserError(
+                "blocks are cut behind the first exit, where this network has maps of "
+                f"{len(sizes)} sizes already; let model.exits begin with 1"
+            )
         return jax.tree.map(lambda a: cut(a, self.grid, self.halo), carry)
 
     def _inside(self, logits: jax.Array) -> jax.Array:

@@ -36,6 +36,7 @@ class Profile:
         out of it to B again, ``[K]``.
       head_ms: Of each head alone on a whole batch, ``[K]``; None in files of earlier
         versions.
+      samples_per_input: Blocks an image is cut into; 1 where it is not.
     """
 
     network: str
@@ -48,6 +49,7 @@ class Profile:
     spread_ms: np.ndarray
     gather_ms: np.ndarray
     head_ms: np.ndarray | None = None
+    samples_per_input: int = 1
 
     @property
     def batch_size(self) -> int:
@@ -103,12 +105,16 @@ def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
             f"--profile={path} is no profile ({error!r}); make one with "
             "python -m eenet_jax.runtime.profile"
         ) from None
-    theirs = profile.network, profile.dtype, len(profile.gather_ms)
-    ours = backbone.name, backbone.dtype, backbone.num_exits
+    blocks = profile.samples_per_input
+    theirs = profile.network, profile.dtype, len(profile.gather_ms), blocks
+    ours = (
+        *(backbone.name, backbone.dtype, backbone.num_exits),
+        backbone.samples_per_input,
+    )
     if theirs != ours:
         raise UserError(
-            f"--profile={path} is of {theirs[0]!r}, {theirs[1]}, {theirs[2]} exits; "
-            f"the network is {ours[0]!r}, {ours[1]}, {ours[2]} exits"
+            f"--profile={path} is of {_described(*theirs)}; the network is "
+            f"{_described(*ours)}"
         )
     shape = (backbone.num_exits, len(profile.sizes))
     usable = profile.stage_ms.shape == shape and (profile.stage_ms > 0).all()
@@ -121,6 +127,11 @@ def load_profile(path: str | pathlib.Path, backbone: Backbone) -> Profile:
             f"where it is given, {list(shape[:1])}"
         )
     return profile
+
+
+def _described(name: str, dtype: str, num_exits: int, blocks: int) -> str:
+    cut = f", {blocks} blocks an image" if blocks > 1 else ""
+    return f"{name!r}, {dtype}, {num_exits} exits{cut}"
 
 
 def measure_profile(
@@ -178,6 +189,7 @@ def measure_profile(
         spread_ms=quartiles[:, :, ::2].transpose(2, 0, 1),
         gather_ms=np.array([np.median(taken[k, "gather"]) for k in exits]),
         head_ms=np.array([np.median(taken[k, "head"]) for k in exits]),
+        samples_per_input=backbone.samples_per_input,
     )
 
 

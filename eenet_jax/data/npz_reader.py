@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from eenet_jax.data.map_records import VOID
 from eenet_jax.errors import UserError
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -101,6 +102,10 @@ def _split(path: pathlib.Path, stored: Mapping[str, np.ndarray], name: str) -> A
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{where} are {labels.dtype}; give integers, 0 to classes - 1")
     if labels.shape == images.shape[:3] and labels.dtype == np.uint8:
+        if (labels == VOID).all():
+            raise UserError(
+                f"{where} are {VOID} (no class) everywhere; give at least one pixel's"
+            )
         return images, labels
     if labels.shape != (len(images),):
         raise UserError(

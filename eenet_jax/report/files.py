@@ -7,7 +7,7 @@ from typing import Any
 
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.errors import UserError
-from eenet_jax.files import write_text
+from eenet_jax.files import make_directory, write_text
 from eenet_jax.map_examples import MapSource
 from eenet_jax.report import (
     classes,
@@ -28,21 +28,6 @@ FIGURES = {
 }
 
 
-def make_output(output: pathlib.Path) -> None:
-    """Makes the report's directory, so that a bad one is refused before any fit.
-
-    Raises:
-      UserError: If it cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} cannot be made ({error.strerror}); name a directory "
-            "that you can write to"
-        ) from None
-
-
 def write_report(
     results: Mapping[str, Any],
     output: pathlib.Path,
@@ -61,7 +46,7 @@ def write_report(
     Returns:
       The tables to print, what has been written, and what could not be.
     """
-    make_output(output)
+    make_directory(output, "output")
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     write_text(output / "results.json", text)
     written = ["results.json"]

@@ -35,11 +35,13 @@ def main(argv: Sequence[str]) -> None:
         raise errors.UserError("--workdir is missing; give the directory of a run")
 
     from eenet_jax import adaptive, trained
+    from eenet_jax.files import make_directory
     from eenet_jax.runtime.plan import plan_ladders
 
     form = {"int8": _INT8.value, "blocks": _BLOCKS.value}
     folder = trained.reports_dir(_WORKDIR.value, **form)
     out = pathlib.Path(_OUT.value or folder / "profile.json")
+    make_directory(out.parent, "out")
     run = trained.load_trained(_WORKDIR.value, _CHECKPOINT.value, **form)
     profile = adaptive.profile_run(run, batch_size=_BATCH.value, repeats=_REPEATS.value)
     try:

@@ -63,7 +63,11 @@ def predict_dataset(
 
 
 class Queues:
-    """The queues and the answers so far; see ``predict_dataset`` for the arguments."""
+    """The queues and the answers so far; see ``predict_dataset`` for the arguments.
+
+    Attributes:
+      exit_index: Exits taken, int32 ``[N]``; 0 for those who are on the way.
+    """
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class Queues:
         policy: Policy,
         num_samples: int,
         latest_exit: Any = None,
+        keep_logits: bool = True,
     ):
         check_policy(backbone, policy)
         self._exits = backbone.num_exits
@@ -82,9 +87,9 @@ class Queues:
         self._queues: list[Any] = [None] * self._exits
         self._counts = [0] * self._exits
         self._shape: Any = None
-        self._backbone = backbone
+        self._backbone, self._keep_logits = backbone, keep_logits
         self._logits: np.ndarray | None = None  # their shape may depend on the inputs
-        self._exit_index = np.zeros(num_samples, np.int32)
+        self.exit_index = np.zeros(num_samples, np.int32)
         self._score = np.zeros(num_samples, np.float32)
 
     def compile(self, x: Any) -> None:
@@ -107,7 +112,7 @@ class Queues:
         if shape != self._shape:
             self.flush()
             self._shape = shape
-        if self._logits is None:
+        if self._logits is None and self._keep_logits:
             answer = self._backbone.answer_shape(self._variables, x)
             self._logits = np.zeros((len(self._score), *answer), np.float32)
         carry = self._enter(self._variables, x)
@@ -119,12 +124,13 @@ class Queues:
         for k in range(1, self._exits):
             if self._counts[k]:
                 self._run_queue(k)
+            self._queues[k] = None  # empty, but of memory
 
     def prediction(self) -> Prediction:
-        """Returns the answers."""
+        """Returns the answers, where their logits are kept."""
         probs = np.asarray(jax.nn.softmax(self._logits))
         label = self._logits.argmax(axis=-1).astype(np.int32)
-        return Prediction(probs, label, self._exit_index, self._score)
+        return Prediction(probs, label, self.exit_index, self._score)
 
     def _run_queue(self, k: int) -> None:
         """Runs stage ``k`` on the first batch that waits for it."""
@@ -135,13 +141,14 @@ class Queues:
         self._run_stage(k, samples, np.arange(batch_size) < count)
 
     def _run_stage(self, k: int, samples: Any, mask: np.ndarray) -> None:
-        samples, stays, answers = self._stage(
+        samples, stays, (logits, score) = self._stage(
             k, self._variables, self._policy, self._latest_exit, samples, mask
         )
-        stays, rows, logits, score = jax.device_get((stays, samples[2], *answers))
+        stays, rows, score = jax.device_get((stays, samples[2], score))
         left = mask & ~stays
-        self._logits[rows[left]] = logits[left]
-        self._exit_index[rows[left]] = k
+        if self._keep_logits:
+            self._logits[rows[left]] = np.asarray(logits)[left]
+        self.exit_index[rows[left]] = k
         self._score[rows[left]] = score[left]
         if stays.any():
             self._wait(k + 1, samples, stays)

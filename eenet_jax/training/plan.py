@@ -16,7 +16,7 @@ import optax
 from eenet_jax import distributed
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.config import build_backbone
-from eenet_jax.data import inputs
+from eenet_jax.data import inputs, map_sets
 from eenet_jax.data.datasets import Dataset
 from eenet_jax.data.feeds import Feed, MemoryFeed, StreamFeed
 from eenet_jax.data.map_records import MapStream
@@ -187,6 +187,11 @@ def check_fit(
                 f"data.{name}={value} is not for data.name={dataset.name!r}, which has "
                 f"a {dataset.target} for each image; leave it out"
             )
+    if config.data.resize and config.data.name not in map_sets.SETS:
+        raise UserError(
+            f"data.resize={config.data.resize} is for data.name of "
+            f"{', '.join(map_sets.SETS)}; give the file the size that it should have"
+        )
     weights = config.loss.class_weights
     if weights and (dataset.target, len(weights)) != ("map", dataset.num_classes):
         raise UserError(
@@ -212,6 +217,8 @@ def _features_fit(
     objective: objectives.Objective,
 ) -> bool:
     """Says whether what the trained heads read fits in ``train.cache_gib``."""
+    if isinstance(dataset.train, MapStream):
+        return False  # nor do its label maps
     x = inputs.example(dataset)
     variables = jax.eval_shape(backbone.init, jax.random.key(0), x)
     seen = jax.eval_shape(backbone.head_inputs, variables, x)[: objective.heads]

@@ -158,6 +158,10 @@ IMAGES = np.zeros((40, 6, 5, 3), np.uint8)
         ({"train_labels": np.arange(40) - 1}, r"train_labels\[0\]=-1 is negative"),
         ({"test_labels": np.arange(20) + 2**31}, r"test_labels\[19\]=.* too large"),
         (
+            {"test_labels": np.full((20, 6, 5), 255, np.uint8)},
+            "test_labels are 255 .no class. everywhere; give at least one",
+        ),
+        (
             {"train_labels": np.zeros(40, int), "test_labels": np.zeros(20, int)},
             "two classes",
         ),

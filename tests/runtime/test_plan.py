@@ -100,6 +100,9 @@ def test_a_measured_profile_comes_back_from_its_file(network, tmp_path):
     other = dataclasses.replace(network.backbone, dtype="bfloat16")
     with pytest.raises(UserError, match="float32, 3 exits; .* 'toy', bfloat16"):
         load_profile(tmp_path / "p.json", other)
+    dataclasses.replace(made, samples_per_input=4).save(tmp_path / "p.json")
+    with pytest.raises(UserError, match="3 exits, 4 blocks an image; .*, 3 exits$"):
+        load_profile(tmp_path / "p.json", network.backbone)
 
 
 @pytest.mark.parametrize(

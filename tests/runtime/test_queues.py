@@ -6,7 +6,7 @@ import pytest
 from adaptive_cases import NUM, policy_of
 
 from eenet_jax.errors import UserError
-from eenet_jax.runtime.queues import predict_dataset
+from eenet_jax.runtime.queues import Queues, predict_dataset
 from eenet_jax.schedulers.policy import Policy
 
 
@@ -31,6 +31,11 @@ def test_decides_as_the_replay(network, policy):
     np.testing.assert_array_equal(found.exit_index, exits)
     np.testing.assert_array_equal(found.label, labels)
     np.testing.assert_allclose(found.probs.sum(-1), 1, rtol=1e-5)
+    few = Queues(network.backbone, network.variables, policy, NUM, keep_logits=False)
+    for batch in batches(network.x, 16):
+        few.add(*batch)
+    few.flush()
+    np.testing.assert_array_equal(few.exit_index, exits)
 
 
 def test_queues_are_emptied_where_the_shape_changes(network):

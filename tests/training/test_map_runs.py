@@ -162,6 +162,13 @@ def test_a_drop_of_mean_iou_has_no_guarantee(predictions, key):
         ({"loss__class_weights": (1.0, 2.0)}, "one number for each of the 3 classes"),
         ({"data__crop": (8,)}, "data.crop=.* must be"),
         ({"data__scale": (2.0, 1.0)}, "data.scale=.* must be"),
+        ({"data__resize": (32, 32)}, "data.resize=.* is for data.name of camvid"),
+        ({"gates__inputs": "average"}, "gates.inputs='average' is for networks that"),
+        ({"eval__train_samples": 9}, "eval.train_samples=9 is for networks that"),
+        (
+            {"train__objective": "exits", "train__blocks": "2x2", "init_from": "x"},
+            "train.blocks='2x2' is for train.objective='joint' only",
+        ),
         (
             {"model__name": "cifar_resnet", "model__options": {"depth": 8, "width": 4}},
             "answers with a class, but data.name='npz' has a map",

@@ -51,7 +51,11 @@ def test_thresholds_are_probabilities(root):
 def test_classes_have_no_masks():
     backbone = backbones.build("resnet20", num_classes=10)
     with pytest.raises(UserError, match="answers with a class; masks are for maps"):
-        masking.masked(backbone, 0.9)
+        masking.check(backbone)
+    backbone = backbones.build("hrnet_w18s", num_classes=3, mask="entropy")
+    with pytest.raises(UserError, match="mask='entropy', and thresholds here are pro"):
+        masking.check(backbone)
+    masking.check(backbones.build("hrnet_w18s", num_classes=3, mask="confidence"))
 
 
 @pytest.mark.slow
