@@ -126,7 +126,7 @@ def test_predictions_match_the_network(finished) -> None:
     assert predictions.checkpoint_step == 40
     x = (run.dataset.test.images[:7] / 255 - run.dataset.mean) / run.dataset.std
     x = np.repeat(x, 3, axis=-1).astype(np.float32)
-    logits, _ = run.backbone.apply(run.variables, x)
+    logits, _ = jax.jit(run.backbone.apply)(run.variables, x)
     np.testing.assert_allclose(predictions.test.logits[:, :7], logits, atol=1e-4)
 
 

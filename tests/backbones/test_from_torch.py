@@ -99,7 +99,7 @@ def test_single_exit_weights_leave_the_early_heads_fresh():
     tensors = torch_tensors(backbone)
     variables = from_torch.convert("cifar_resnet", tensors, **options)
     x = np.random.default_rng(1).standard_normal((2, 16, 16, 3)).astype(np.float32)
-    logits, _ = backbone.apply(variables, x)
+    logits, _ = jax.jit(backbone.apply)(variables, x)
     assert logits.shape == (2, 2, 5) and np.isfinite(logits).all()
     assert not np.array_equal(logits[0], logits[1])
     again = from_torch.convert("cifar_resnet", tensors, **options)

@@ -34,7 +34,7 @@ def test_a_run_is_exported_and_answers(tmp_path, root, write_run):
     network = trained.load_trained(tmp_path / "run")
     pixels = network.dataset.test.images[:8]
     x = inputs.prepare_eval(network.dataset)(pixels)
-    logits, _ = network.backbone.apply(network.variables, x)
+    logits, _ = jax.jit(network.backbone.apply)(network.variables, x)
     first = jax.nn.softmax(logits[0]).max(axis=-1)
     thresholds = jnp.array([jnp.sort(first)[3:5].mean(), -jnp.inf])
     policy = Policy("max_prob", {}, thresholds)

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,7 +46,7 @@ def test_a_text_run_learns_in_buckets(tmp_path, small_config):
     for i in (0, 17, 59):
         ids = test.ids[i : i + 1, : test.lengths[i]]
         x = {"ids": ids, "mask": np.ones_like(ids)}
-        logits, _ = run.backbone.apply(run.variables, x)
+        logits, _ = jax.jit(run.backbone.apply)(run.variables, x)
         np.testing.assert_allclose(
             logits[:, 0], predictions.test.logits[:, i], rtol=1e-3, atol=1e-4
         )

@@ -46,40 +46,20 @@ def test_seeds_together_end_as_each_alone(tmp_path, small_config, monkeypatch, k
 
 
 @pytest.mark.slow
-def test_the_command_goes_on_where_it_was(tmp_path, run_command):
-    flags = [
-        "--config=configs/digits.py",
-        "--config.model.exits=(1,)",
-        "--config.model.options.depth=8",
-        "--config.train.epochs=2",
-        "--config.train.eval_epochs=1",
-        "--config.eval.batch_size=64",
-        f"--workdir={tmp_path}",
-    ]
-    status, out, err = run_command("train", *flags, "--config.vmap_seeds=2")
-    assert status == 0, err
-    assert "2 of 2" in out
-    again, out, err = run_command("train", *flags, "--config.vmap_seeds=3")
-    assert again == 0, err  # two are finished, so the third goes by itself
-    assert out.count("finished before") == 2 and "3 of 3" in out
-    status, _, err = run_command(
-        "train", *flags, "--sweep=seed", "--config.vmap_seeds=2"
-    )
-    assert status == 1 and "--config.vmap_seeds=2 cannot be given with --sweep" in err
-
-
-@pytest.mark.slow
-def test_sigterm_saves_all_seeds_and_they_go_on(tmp_path, run_command, monkeypatch):
+def test_the_command_goes_on_where_it_was(tmp_path, run_command, monkeypatch):
     flags = [
         "--config=configs/digits.py",
         "--config.model.exits=(1,)",
         "--config.model.options.depth=8",
         "--config.train.max_steps=5",
         "--config.eval.batch_size=64",
-        "--config.vmap_seeds=2",
     ]
-    status, _, err = run_command("train", *flags, f"--workdir={tmp_path / 'whole'}")
-    assert status == 0, err
+    whole = f"--workdir={tmp_path / 'whole'}"
+    status, out, err = run_command("train", *flags, whole, "--config.vmap_seeds=2")
+    assert status == 0 and "2 of 2" in out, err
+    status, out, err = run_command("train", *flags, whole, "--config.vmap_seeds=3")
+    assert status == 0, err  # two are finished, so the third goes by itself
+    assert out.count("finished before") == 2 and "3 of 3" in out
 
     take, taken = seeds.InTurn.take, []
 
@@ -91,7 +71,7 @@ def test_sigterm_saves_all_seeds_and_they_go_on(tmp_path, run_command, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(seeds.InTurn, "take", told_to_stop)
-        given = *flags, f"--workdir={tmp_path / 'cut'}"
+        given = *flags, f"--workdir={tmp_path / 'cut'}", "--config.vmap_seeds=2"
         status, out, err = run_command("train", *given)
     assert status == 143 and "Traceback" not in err and "test accuracy" not in out
     assert "stopped by SIGTERM; step 2 of 5 of all seeds is saved" in err
@@ -106,6 +86,13 @@ def test_sigterm_saves_all_seeds_and_they_go_on(tmp_path, run_command, monkeypat
         assert whole.step == cut.step == 5
         equal = jax.tree.map(np.array_equal, whole.variables, cut.variables)
         assert all(jax.tree.leaves(equal))
+
+
+def test_the_command_takes_seeds_once(tmp_path, run_command):
+    flags = ["--config=configs/digits.py", f"--workdir={tmp_path}"]
+    given = *flags, "--sweep=seed", "--config.vmap_seeds=2"
+    status, _, err = run_command("train", *given)
+    assert status == 1 and "--config.vmap_seeds=2 cannot be given with --sweep" in err
 
 
 @pytest.mark.slow
