@@ -9,7 +9,8 @@
         --workdir=runs/resnet34_exits
 
 For STL-10: --config.data.name=stl10 --config.data.val_size=500 and
---config.model.options.pool=3 in both.
+--config.model.options.pool=3 in both. The published forecast is here
+predictive_exit:published+past_last=1.
 """
 
 import ml_collections

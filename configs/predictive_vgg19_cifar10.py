@@ -9,8 +9,8 @@
         --workdir=runs/vgg19_exits
 
 The first run is the network without exits ("original" in the published program), the
-second its 20 exits on the frozen network ("exits"). With --config.init_from= and
---config.train.objective=joint both train at once.
+second its 20 exits on the frozen network ("exits"). Without --config.init_from and with
+--config.train.objective=joint --config.train.keep_last_head=False both train at once.
 """
 
 import ml_collections

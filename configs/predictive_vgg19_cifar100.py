@@ -1,9 +1,12 @@
-"""Predictive Exit's VGG-19 on CIFAR-100; the two runs of predictive_vgg19_cifar10.py.
+"""Predictive Exit's VGG-19 on CIFAR-100; the second run of two.
 
     python -m eenet_jax.data.prepare cifar100 --data_dir=DIR
     python train.py --config=configs/predictive_vgg19_cifar100.py \
-        --config.init_from=runs/vgg19_normal --config.data.dir=DIR \
+        --config.init_from=runs/vgg19_cifar100_normal --config.data.dir=DIR \
         --workdir=runs/vgg19_cifar100
+
+The first, of runs/vgg19_cifar100_normal, is as in predictive_vgg19_cifar10.py, on these
+data.
 """
 
 import ml_collections

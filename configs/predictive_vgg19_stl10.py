@@ -1,9 +1,12 @@
-"""Predictive Exit's VGG-19 on STL-10; the two runs of predictive_vgg19_cifar10.py.
+"""Predictive Exit's VGG-19 on STL-10; the second run of two.
 
     python -m eenet_jax.data.prepare stl10 --data_dir=DIR
     python train.py --config=configs/predictive_vgg19_stl10.py \
-        --config.init_from=runs/vgg19_normal --config.data.dir=DIR \
+        --config.init_from=runs/vgg19_stl10_normal --config.data.dir=DIR \
         --workdir=runs/vgg19_stl10
+
+The first, of runs/vgg19_stl10_normal, is as in predictive_vgg19_cifar10.py, on these
+data. The published forecast is here predictive_exit:published+rounds=5.
 """
 
 import ml_collections

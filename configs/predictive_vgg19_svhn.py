@@ -1,9 +1,12 @@
-"""Predictive Exit's VGG-19 on SVHN; the two runs of predictive_vgg19_cifar10.py.
+"""Predictive Exit's VGG-19 on SVHN; the second run of two.
 
     python -m eenet_jax.data.prepare svhn_cropped --data_dir=DIR
     python train.py --config=configs/predictive_vgg19_svhn.py \
-        --config.init_from=runs/vgg19_normal --config.data.dir=DIR \
+        --config.init_from=runs/vgg19_svhn_normal --config.data.dir=DIR \
         --workdir=runs/vgg19_svhn
+
+The first, of runs/vgg19_svhn_normal, is as in predictive_vgg19_cifar10.py, on these
+data.
 """
 
 import ml_collections

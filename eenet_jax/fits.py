@@ -93,6 +93,7 @@ def fingerprint(
     prices = (() if price is None else price for price in predictions.prices)
     arrays = (budgets, jax.random.key_data(key), *prices)
     shown = val.labels, val.confidence, val.confusion, *(val.features or ())
+    shown = *shown, predictions.activation_mean
     shown = (array for array in shown if array is not None)
     for array in (*arrays, val.logits, *shown):
         array = np.ascontiguousarray(array)

@@ -26,7 +26,8 @@ class Measured:
       exits: Exits taken on the test part, uint8 or wider, ``[Q, N]``.
       policies: What was measured, as many.
       spent: What each sample of the test part costs, ``[Q, N]``.
-      middle: Of the policy whose budget is nearest to the middle of the cost range:
+      middle: Of the policy whose budget is nearest to the middle of the cost range,
+        among those that decide by the sample if there are any:
         where a sample has one class ``score_quality``, ``per_class`` and ``examples``,
         and of one that skips exits ``paths``, as in ``results.json``.
     """
@@ -48,15 +49,17 @@ def measure(
     costs = predictions.costs
     middle_cost = (costs[0] + costs[-1]) / 2
     records, exits, spent, policies = [], [], [], []
-    nearest, middle = np.inf, {}
+    nearest, middle = (True, np.inf), None
     for budget, policy in chosen:
         record, on_test = _record(predictions, policy, budget)
         records.append({**added, **record})
         policies.append(policy)
         exits.append(on_test.exit_index.astype(np.min_scalar_type(len(costs))))
         spent.append(on_test.cost)
-        if abs(record["budget"] - middle_cost) < nearest:
-            nearest = abs(record["budget"] - middle_cost)
+        # Policies that stop everyone at one exit have little to show.
+        away = not _decides(policy), abs(record["budget"] - middle_cost)
+        if away < nearest:
+            nearest = away
             middle = policy, on_test, record["budget"]
     policy, on_test, budget = middle
     if predictions.metric == "accuracy":
@@ -118,10 +121,14 @@ def _record(
         "exit_fraction": on_test.exit_fraction.tolist(),
         "accuracy_where_taken": _accuracy_where_taken(on_test, test),
     }
-    some_decide = np.isfinite(np.asarray(policy.thresholds)).any()
-    if some_decide and "alpha" in policy.params:
+    if _decides(policy) and "alpha" in policy.params:
         record["alpha"] = float(policy.params["alpha"])
     return record, on_test
+
+
+def _decides(policy: Policy) -> bool:
+    """Says whether any exit of a policy depends on the sample."""
+    return bool(np.isfinite(np.asarray(policy.thresholds)).any())
 
 
 def _accuracy_where_taken(decisions: Decisions, split: Split) -> list[float | None]:

@@ -49,7 +49,7 @@ def statistics(
     }
     for k in range(num_exits - 1):
         made = asked[k] & (taken > k)
-        target = np.minimum(targets[k], num_exits - 1)
+        target = np.clip(targets[k], k + 1, num_exits - 1)  # behind the last tested
         first = k + 1 + np.argmax(lets[k + 1 :], axis=0)
         hit, late = (first == target)[made], (first < target)[made]
         passes = lets[target, columns][made]

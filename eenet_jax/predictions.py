@@ -274,10 +274,10 @@ def _split(arrays: Mapping[str, np.ndarray], part: str) -> Split:
         raise UserError(
             f"{name} must be float [K, N, C], not {values.dtype} {list(values.shape)}"
         )
-    if values.shape[0] < 2 or values.shape[2] < 2:
+    if values.shape[2] < 2:
         raise UserError(
-            f"{name} has shape {list(values.shape)} [K, N, C]; at least 2 exits and 2 "
-            "classes are needed"
+            f"{name} has shape {list(values.shape)} [K, N, C]; at least 2 classes are "
+            "needed"
         )
     wide = values.astype(np.float64)
     usable = np.abs(wide) <= LARGEST  # False for NaN and infinity too

@@ -21,7 +21,7 @@ from eenet_jax.costs import (
     exit_mflops,
     exit_mparams,
 )
-from eenet_jax.costs.latency import exit_runs
+from eenet_jax.costs.latency import exit_runs, head_runs
 from eenet_jax.costs.profile import load_profile
 from eenet_jax.data import datasets, inputs
 from eenet_jax.data.datasets import Dataset
@@ -238,12 +238,18 @@ def predictions_with_cost(
             gates = 1e-6 * np.array([*sizes, 0])
     elif cost == "energy_mj" and profile is None and (counter := energy.find_counter()):
         x = jax.tree.map(_ones, trained.example(latency_batch_size))
-        runs = exit_runs(trained.backbone, trained.variables, x)
+        given = trained.backbone, trained.variables, x
         measured_at = {
             "batch_size": latency_batch_size,
             "device": str(jax.devices()[0]),
         }
-        costs = energy.measured_costs(runs, latency_batch_size, counter, measured_at)
+        costs = energy.measured_costs(
+            exit_runs(*given),
+            head_runs(*given),
+            latency_batch_size,
+            counter,
+            measured_at,
+        )
     else:
         costs = _times(trained, latency_batch_size, profile)
         costs = energy.modelled_costs(costs) if cost == "energy_mj" else costs

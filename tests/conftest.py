@@ -76,15 +76,15 @@ def run_command(monkeypatch, capsys):
 
 @pytest.fixture
 def write_run():
-    """Writes a run of two exits with a checkpoint, which was not trained."""
+    """Writes a run, of two exits by default, with an untrained checkpoint."""
     from configs import default
     from eenet_jax import checkpoint, config, distributed
     from eenet_jax.training import loop
     from eenet_jax.training.plan import build_plan
 
-    def write(workdir: pathlib.Path, seed: int = 0, width: int = 4) -> None:
+    def write(workdir: pathlib.Path, seed=0, width=4, exits=(1,)) -> None:
         c = default.get_config()
-        c.model.name, c.model.exits, c.seed = "cifar_resnet", (1,), seed
+        c.model.name, c.model.exits, c.seed = "cifar_resnet", exits, seed
         c.model.options = {"depth": 8, "width": width}
         c.train.batch_size, c.train.epochs = 96, 1
         plan = build_plan(c, config.load_data(c), distributed.data_mesh())

@@ -53,6 +53,8 @@ def test_any_change_fits_anew(predictions, tmp_path) -> None:
     other_gates = predictions.with_costs(*costs, gate_costs=heads)
     other = dataclasses.replace(val, labels=np.roll(val.labels, 1))
     relabelled = dataclasses.replace(predictions, val=other)
+    scaled = dataclasses.replace(predictions, activation_mean=heads)
+    assert not fit(scaled, tmp_path)[2]
     assert not fit(dearer, tmp_path)[2]
     assert not fit(relabelled, tmp_path)[2]
     assert not fit(other_heads, tmp_path)[2]

@@ -30,7 +30,8 @@ def predictions() -> Predictions:
 def test_paths_by_hand(predictions):
     following = np.array([2, 2, 3], np.int32)  # exit 2 is never asked
     params = {"start": np.int32(0), "following": following}
-    policy = Policy("forecast_fixed", params, np.array([5, 5, 5, -np.inf], np.float32))
+    cuts = np.array([5, 5, 5, -np.inf], np.float32)
+    policy = Policy("forecast_fixed", params, cuts)
     decisions = simulate(policy, predictions.test, *predictions.prices)
     np.testing.assert_array_equal(decisions.exit_index, [0, 2, 2, 3, 3])
     np.testing.assert_allclose(decisions.cost, [3, 8, 8, 9, 9])
@@ -48,6 +49,10 @@ def test_paths_by_hand(predictions):
         "exit 2: no forecast names it; its head costs 1 mflops, and leaving there "
         "saves 2 over exit 3"
     ]
+    # "published" has no target behind the last exit but that exit: its end is meant.
+    following = np.array([2, 2, 2], np.int32)
+    policy = Policy("forecast_fixed", {**params, "following": following}, cuts)
+    assert paths.statistics(policy, predictions, decisions)["hit"] == found["hit"]
     all_leave = Policy("forecast_fixed", params, np.append([-np.inf] * 3, -np.inf))
     decisions = simulate(all_leave, predictions.test, *predictions.prices)
     gone = paths.statistics(all_leave, predictions, decisions)["unasked"]

@@ -90,6 +90,19 @@ def test_many_runs(tmp_path, run_command, write_run, compiled_by_run):
     assert spread == pytest.approx(deviation, rel=1e-2)
 
 
+def test_a_network_of_one_exit_has_nothing_to_choose(tmp_path, run_command, write_run):
+    write_run(tmp_path / "run", exits=())
+    flag = f"--workdir={tmp_path / 'run'}"
+    status, out, err = run_command("evaluate", flag)
+    assert status == 0, err
+    assert "left out: msdnet, " in out and "which need at least 2 exits" in out
+    results = json.loads((tmp_path / "run" / "eval" / "results.json").read_text())
+    assert results["records"] == [] and len(results["costs"]) == 1
+    assert len(results["exit_accuracy"]["test"]) == 1
+    status, _, err = run_command("evaluate", flag, "--scheduler=msdnet")
+    assert status == 1 and "msdnet needs at least 2 exits" in err
+
+
 @pytest.mark.slow
 def test_checkpoints_of_two_shapes_compile_twice(
     tmp_path, run_command, write_run, compiled_by_run

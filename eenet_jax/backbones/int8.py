@@ -168,14 +168,21 @@ def convolve_int8(
     Returns:
       Maps ``[B, H / stride, W / stride, D]``, float32.
     """
-    kernel = params["kernel"]
     levels = jnp.round(x.astype(jnp.float32) / params["input_scale"])
     levels = jnp.clip(levels, -LEVELS, LEVELS)
-    if jax.default_backend() == "cpu":
-        sums = cpu_layers.convolve(levels, kernel.astype(jnp.float32), stride)
-    else:
+
+    def in_float(levels: jax.Array, kernel: jax.Array) -> jax.Array:
+        return cpu_layers.convolve(levels, kernel.astype(jnp.float32), stride)
+
+    def in_int8(levels: jax.Array, kernel: jax.Array) -> jax.Array:
         levels = levels.astype(jnp.int8)
         sums = cpu_layers.plain_convolve(levels, kernel, stride, jnp.int32)
+        return sums.astype(jnp.float32)
+
+    # Not by the device at hand: an exported network is for several.
+    sums = jax.lax.platform_dependent(
+        levels, params["kernel"], cpu=in_float, default=in_int8
+    )
     scale, bias = (params[name].reshape(1, 1, 1, -1) for name in ("scale", "bias"))
     return sums * scale + bias
 

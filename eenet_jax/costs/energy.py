@@ -13,19 +13,21 @@ higher level, so that some samples take longer than the full network; how many i
 
 import dataclasses
 import glob
+import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from eenet_jax.costs.exits import ExitCosts
+from eenet_jax.costs.latency import measured
 from eenet_jax.errors import UserError
 
 LEAST_SECONDS = 0.5  # for counters that step every few to 100 ms
-RAPL = "/sys/class/powercap/intel-rapl:?/energy_uj"
+RAPL = "/sys/class/powercap/intel-rapl:*"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +95,7 @@ def modelled_costs(times: ExitCosts, model: EnergyModel = DEFAULT_MODEL) -> Exit
 
 def measured_costs(
     runs: Mapping[int, Callable[[], Any]],
+    heads: Mapping[int, Callable[[], Any]],
     batch_size: int,
     counter: tuple[str, Callable[[], float]],
     details: Mapping[str, Any],
@@ -101,35 +104,56 @@ def measured_costs(
 
     Args:
       runs: For each exit k what runs a batch up to there, heads included.
+      heads: For each exit what runs its head alone.
       batch_size: Samples a run.
       counter: What ``find_counter`` returned.
       details: Of the measurement.
     """
     name, read = counter
-    spent = []
-    for run in runs.values():
+    exits, alone = (
+        np.array([_spent(run, read) / batch_size for run in of_kind.values()])
+        for of_kind in (runs, heads)
+    )
+    details = {**details, "energy": f"measured: {name}", "raw_mj": exits.tolist()}
+    details["head_mj"] = alone.tolist()
+    return measured(exits, alone, "energy_mj", details)
+
+
+def _spent(run: Callable[[], Any], read: Callable[[], float]) -> float:
+    """Returns the mean energy of a call."""
+    jax.block_until_ready(run())
+    count, begun, start = 0, time.perf_counter(), read()
+    while time.perf_counter() - begun < LEAST_SECONDS:
         jax.block_until_ready(run())
-        count, begun, start = 0, time.perf_counter(), read()
-        while time.perf_counter() - begun < LEAST_SECONDS:
-            jax.block_until_ready(run())
-            count += 1
-        spent.append((read() - start) / (count * batch_size))
-    details = {**details, "energy": f"measured: {name}", "raw_mj": spent}
-    return ExitCosts(np.maximum.accumulate(spent), None, "energy_mj", details)
+        count += 1
+    return (read() - start) / count
 
 
 def find_counter() -> tuple[str, Callable[[], float]] | None:
     """Returns an energy counter's name and what reads it in millijoules, or None."""
     if jax.default_backend() == "gpu":
         return _nvml()
-    paths = [path for path in sorted(glob.glob(RAPL)) if _readable(path)]
-    if jax.default_backend() != "cpu" or not paths:
+    zones = [zone for zone in map(pathlib.Path, sorted(glob.glob(RAPL))) if _of(zone)]
+    if jax.default_backend() != "cpu" or not zones:
         return None
+    return "RAPL of the processor's packages, all that runs there included", Rapl(zones)
 
-    def read() -> float:
-        return sum(int(pathlib.Path(path).read_text()) for path in paths) / 1e3
 
-    return "RAPL of the processor's packages, all that runs there included", read
+class Rapl:
+    """Millijoules of some zones since the first reading; they begin anew at a range."""
+
+    def __init__(self, zones: Sequence[pathlib.Path]):
+        self._zones, self._total = zones, 0
+        self._ranges = [_number(zone / "max_energy_range_uj") for zone in zones]
+        self._last = [_number(zone / "energy_uj") for zone in zones]
+
+    def __call__(self) -> float:
+        """Reads the counters, which must not have begun anew twice since."""
+        now = [_number(zone / "energy_uj") for zone in self._zones]
+        for value, last, most in zip(now, self._last, self._ranges, strict=True):
+            self._total += value - last if value >= last else value - last + most
+        self._last = now
+        return self._total / 1e3
 
 
 def _nvml() -> tuple[str, Callable[[], float]] | None:
@@ -137,7 +161,15 @@ def _nvml() -> tuple[str, Callable[[], float]] | None:
         import pynvml
 
         pynvml.nvmlInit()
-        device = pynvml.nvmlDeviceGetHandleByIndex(jax.devices()[0].local_hardware_id)
+        place = nvml_place(
+            os.environ.get("CUDA_VISIBLE_DEVICES"), jax.devices()[0].local_hardware_id
+        )
+        find = (
+            pynvml.nvmlDeviceGetHandleByUUID
+            if isinstance(place, str)
+            else pynvml.nvmlDeviceGetHandleByIndex
+        )
+        device = find(place)
         pynvml.nvmlDeviceGetTotalEnergyConsumption(device)
     except Exception:  # not installed, or too old a device
         return None
@@ -148,11 +180,34 @@ def _nvml() -> tuple[str, Callable[[], float]] | None:
     return "NVML's counter of the GPU", read
 
 
-def _readable(path: str) -> bool:
+def nvml_place(visible: str | None, number: int) -> int | str:
+    """Returns where NVML, which sees all GPUs, has a GPU of this process.
+
+    Args:
+      visible: ``CUDA_VISIBLE_DEVICES``, or None.
+      number: Of the GPU among those.
+
+    Returns:
+      Its index, or its UUID where it is made visible by that.
+    """
+    if not visible:
+        return number
+    name = visible.split(",")[number].strip()
+    return int(name) if name.isdigit() else name
+
+
+def _of(zone: pathlib.Path) -> bool:
+    """Says whether a zone is a package and may be read; "psys" contains packages."""
     try:
-        return int(pathlib.Path(path).read_text()) >= 0
+        name = (zone / "name").read_text()
+        _number(zone / "max_energy_range_uj")
+        return name.startswith("package") and _number(zone / "energy_uj") >= 0
     except (OSError, ValueError):
         return False
+
+
+def _number(path: pathlib.Path) -> int:
+    return int(path.read_text())
 
 
 @dataclasses.dataclass(frozen=True)

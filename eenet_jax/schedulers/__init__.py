@@ -28,7 +28,7 @@ from eenet_jax.schedulers import (
     settings,
     skipping,
 )
-from eenet_jax.schedulers.adjust import Adjustment, adjust_split, fit_adjustment
+from eenet_jax.schedulers.adjust import Adjustment, adjust_predictions, fit_adjustment
 from eenet_jax.schedulers.budget import Frontier
 from eenet_jax.schedulers.folds import draw_share
 from eenet_jax.schedulers.leenet import gate_policy
@@ -122,7 +122,7 @@ def fit(
         held, rest = _hold_out(predictions.val, calibration)
     adjustment = fit_adjustment(rest, temperature=temperature, ensemble=ensemble)
     given = dataclasses.replace(predictions, val=rest)
-    fitted_on = dataclasses.replace(given, val=adjust_split(adjustment, rest))
+    fitted_on = adjust_predictions(adjustment, given)
     frontier = fit_on(fitted_on, budgets=budgets, key=key)
     frontier = dataclasses.replace(frontier, adjustment=adjustment)
     known = predictions.head_costs is not None or predictions.gate_costs is not None
@@ -184,6 +184,8 @@ def missing_evidence(
       ensemble: Whether exits answer with the mean of those before (see ``fit``).
     """
     base, variant, _ = read_name(name)
+    if predictions.num_exits == 1:
+        return "at least 2 exits to choose from"
     lack = predictions.val.features is None or predictions.test.features is None
     if predictions.metric == "miou" and base not in FOR_MAPS:
         return "samples of one class; these have one a pixel"

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eenet_jax.predictions import Split
+from eenet_jax.predictions import Predictions, Split
 
 LOWEST, HIGHEST = 0.05, 20.0  # temperatures
 STEPS = 40  # halvings of their range, on a logarithmic scale
@@ -102,6 +102,20 @@ def adjust_split(adjustment: Adjustment | None, split: Split) -> Split:
         return split
     logits = np.asarray(_adjust_all(adjustment, split.logits))
     return dataclasses.replace(split, logits=logits)
+
+
+def adjust_predictions(
+    adjustment: Adjustment | None, predictions: Predictions
+) -> Predictions:
+    """Returns predictions as a scheduler sees them: their validation part adjusted.
+
+    The scale of the logits is divided like these.
+    """
+    val, scale = adjust_split(adjustment, predictions.val), predictions.activation_mean
+    tempered = adjustment is not None and adjustment.temperature is not None
+    if scale is not None and tempered:
+        scale = scale / np.asarray(adjustment.temperature, np.float64)
+    return dataclasses.replace(predictions, val=val, activation_mean=scale)
 
 
 def fit_adjustment(

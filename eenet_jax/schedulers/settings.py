@@ -139,6 +139,8 @@ def _value(field: str, text: str, kind: Any) -> Any:
         if len(pair) != 2 or not (0 <= pair[0] < math.inf and 0 <= pair[1] < 1):
             raise ValueError
         return pair
+    if kind is bool:
+        return bool(("0", "1").index(text))
     value = kind(text)
     least = LEAST.get(field, 1) if kind is int else 0
     zero = value == 0 and kind is float and field not in MAY_BE_ZERO
@@ -158,6 +160,8 @@ def _wanted(field: str, kind: Any) -> str:
                 f"{field}=1e-3x0:1e-3x0.5"
             )
         return f"{_wanted(field, inner[0])}, or several, as in {field}=10:100"
+    if kind is bool:
+        return "0 or 1"
     if kind is int:
         return f"a whole number of at least {LEAST.get(field, 1)}"
     return f"a number {'of at least' if field in MAY_BE_ZERO else 'above'} 0"

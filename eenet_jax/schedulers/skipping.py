@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from eenet_jax.errors import UserError
 from eenet_jax.predictions import Predictions
 from eenet_jax.schedulers import forecast_training, predictive
 from eenet_jax.schedulers.budget import Frontier
@@ -23,7 +24,6 @@ from eenet_jax.schedulers.settings import Variant
 NUM_BETAS = 64
 NUM_STARTS = 20  # first exits tried, at most, evenly spread
 CHUNK = 128  # policies replayed at once
-ROUNDS, PAST_LAST = 8, False  # of the published forecast, as for VGG-19
 
 
 class Fixed(NamedTuple):
@@ -32,18 +32,23 @@ class Fixed(NamedTuple):
     Attributes:
       beta: Factor of tau in the exit test.
       start: First exit tested, counted from 1; "placed" has its own.
+      rounds: Exits that a published forecast looks ahead; as for VGG-19, 5 for STL-10.
+      past_last: Whether a forecast beyond the last exit leads to the network's end, as
+        published for ResNet-34, or to the last exit first.
     """
 
     beta: float | None = None
     start: int | None = None
+    rounds: int = 8
+    past_last: bool = False
 
 
 VARIANTS = {
     "": Variant(forecast_training.DEFAULT_RECIPE),
     "learned": Variant(forecast_training.DEFAULT_RECIPE),
     "published": Variant(Fixed()),
-    "every": Variant(Fixed()),
-    "placed": Variant(Fixed(), ("start",)),
+    "every": Variant(Fixed(), ("rounds", "past_last")),
+    "placed": Variant(Fixed(), ("start", "rounds", "past_last")),
 }
 
 
@@ -83,6 +88,11 @@ def _sweep(variant: str, fixed: Fixed, predictions: Predictions) -> Frontier:
     tau = tau[:num_tested]
     exit_bounds = functools.partial(predictive.exit_bounds, tau)
     exit_bounds([1.0])  # refuses a tau of zero before anything is divided by it
+    if fixed.rounds > predictive.MAX_ROUNDS:
+        raise UserError(
+            f"predictive_exit: rounds={fixed.rounds} must be at most "
+            f"{predictive.MAX_ROUNDS}, which is what was published"
+        )
     betas = _betas(split.logits[:-1], tau)
     if fixed.beta is not None:
         betas = np.array([fixed.beta])
@@ -101,8 +111,14 @@ def _sweep(variant: str, fixed: Fixed, predictions: Predictions) -> Frontier:
     means = []
     for i in range(0, len(bounds), CHUNK):
         rows = slice(i, i + CHUNK)
-        after = None if rule is None else rule[rows]
-        found = _decide(split.logits[:-1], bounds[rows], starts[rows], following=after)
+        found = _decide(
+            split.logits[:-1],
+            bounds[rows],
+            starts[rows],
+            rounds=fixed.rounds,
+            past_last=fixed.past_last,
+            following=None if rule is None else rule[rows],
+        )
         means.append(predictive.outcomes(*found, predictions))
     means = np.concatenate(means)
     kept = upper_hull(means[:, 1], means[:, 0])
@@ -112,8 +128,8 @@ def _sweep(variant: str, fixed: Fixed, predictions: Predictions) -> Frontier:
         shape = len(kept)
         params |= {
             "bounds": bounds[kept],
-            "rounds": np.full(shape, ROUNDS, np.int32),
-            "past_last": np.full(shape, PAST_LAST),
+            "rounds": np.full(shape, fixed.rounds, np.int32),
+            "past_last": np.full(shape, fixed.past_last),
         }
     else:
         params["following"] = rule[kept]
@@ -128,9 +144,7 @@ def _sweep(variant: str, fixed: Fixed, predictions: Predictions) -> Frontier:
     )
 
 
-_decide = jax.jit(
-    functools.partial(predictive.decide, rounds=ROUNDS, past_last=PAST_LAST)
-)
+_decide = jax.jit(predictive.decide, static_argnames=("rounds", "past_last"))
 
 
 def _betas(logits: np.ndarray, tau: np.ndarray) -> np.ndarray:

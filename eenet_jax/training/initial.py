@@ -26,11 +26,20 @@ def initial_state(
     """Returns a fresh state, with the weights of ``config.init_from`` where given.
 
     Raises:
-      UserError: If that file cannot be read or its tensors do not fit.
+      UserError: If that file cannot be read, its tensors do not fit, or it has no last
+        head of these classes where that is not trained.
     """
     if not config.init_from:
         return plan.init(key)
+    if config.train.keep_last_head:
+        _check_data(config)
     state, fresh = imported_state(config, plan, key, mesh)
+    if config.train.keep_last_head and f"heads_{plan.backbone.num_exits - 1}" in fresh:
+        raise UserError(
+            f"train.keep_last_head=True, but init_from={config.init_from} has no last "
+            f"head of {plan.backbone.num_classes} classes to keep: give weights that "
+            f"know {config.data.name}, or --config.train.keep_last_head=False"
+        )
     if fresh:
         processes.say(f"init_from: starting fresh: {', '.join(fresh)}")
     return state
@@ -89,6 +98,20 @@ def imported_state(
     best = state.best and BestHeads.start(variables, state.best.variables["params"])
     state = state.replace(variables=variables, average=average, best=best)
     return plan.place(state), fresh
+
+
+def _check_data(config: ml_collections.ConfigDict) -> None:
+    """Refuses to keep the last head of a run on other data, whose classes it tells."""
+    path = pathlib.Path(config.init_from).expanduser()
+    if not (path / "config.json").is_file():
+        return
+    theirs = config_lib.read(path).data.name
+    if theirs != config.data.name:
+        raise UserError(
+            f"train.keep_last_head=True keeps the last head of init_from={path}, which "
+            f"tells the classes of data.name={theirs!r}: give a run on "
+            f"{config.data.name!r}, or --config.train.keep_last_head=False"
+        )
 
 
 def _stages_of_run(workdir: pathlib.Path) -> dict[str, np.ndarray]:

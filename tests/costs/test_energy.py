@@ -55,7 +55,7 @@ def test_at_one_level_energy_is_power_times_time():
 
 def test_a_counter_is_read_before_and_after(monkeypatch):
     monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
-    runs, joules = [], {0: 4.0, 1: 12.0}
+    runs, joules = [], {0: 4.0, 1: 12.0, "head 0": 1.0, "head 1": 20.0}
     spent = [0.0]
 
     def run(k):
@@ -63,24 +63,51 @@ def test_a_counter_is_read_before_and_after(monkeypatch):
         spent[0] += joules[k]
 
     counter = "a counter", lambda: spent[0]
-    exits = {k: lambda k=k: run(k) for k in joules}
-    found = energy.measured_costs(exits, 2, counter, {"batch_size": 2})
+    exits, heads = (
+        {k: lambda name=name: run(name) for k, name in enumerate(names)}
+        for names in ((0, 1), ("head 0", "head 1"))
+    )
+    found = energy.measured_costs(exits, heads, 2, counter, {"batch_size": 2})
     np.testing.assert_allclose(found.costs, [2.0, 6.0])
+    np.testing.assert_allclose(found.head_costs, [0.5, 4.0])
     assert found.details["energy"] == "measured: a counter" and runs.count(1) > 1
 
 
 def test_rapl_is_found_where_it_may_be_read(monkeypatch, tmp_path):
     assert energy.find_counter() is None or energy.find_counter()[0].startswith("RAPL")
-    monkeypatch.setattr(energy, "RAPL", str(tmp_path / "intel-rapl:?" / "energy_uj"))
+    monkeypatch.setattr(energy, "RAPL", str(tmp_path / "intel-rapl:*"))
     assert energy.find_counter() is None
-    for i, microjoules in enumerate((1500, 2500)):
-        path = tmp_path / f"intel-rapl:{i}" / "energy_uj"
-        path.parent.mkdir()
-        path.write_text(f"{microjoules}\n")
+    zones = [tmp_path / f"intel-rapl:{i}" for i in range(4)]
+    names = "package-0", "package-1", "psys", "package-2"
+    for zone, name in zip(zones, names, strict=True):
+        zone.mkdir()
+        for file, text in (
+            ("name", name),
+            ("energy_uj", "1500"),
+            ("max_energy_range_uj", "9000"),
+        ):
+            (zone / file).write_text(f"{text}\n")
+    (zones[3] / "energy_uj").write_text("not a number")
     name, read = energy.find_counter()
-    assert name.startswith("RAPL") and read() == 4.0
-    path.write_text("not a number")
-    assert energy.find_counter()[1]() == 1.5
+    assert name.startswith("RAPL") and read() == 0
+    for zone, microjoules in zip(zones, (3500, 500, 9000), strict=False):
+        (zone / "energy_uj").write_text(f"{microjoules}\n")
+    # The second has begun anew; the third contains the others.
+    assert read() == 2.0 + 8.0
+
+
+@pytest.mark.parametrize(
+    "visible, number, place",
+    [
+        (None, 1, 1),
+        ("", 0, 0),
+        ("3", 0, 3),
+        ("2, 0", 1, 0),
+        ("GPU-5f2e,GPU-81ab", 1, "GPU-81ab"),
+    ],
+)
+def test_nvml_sees_all_gpus(visible, number, place):
+    assert energy.nvml_place(visible, number) == place
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def test_costs_are_positive_and_do_not_fall(measured):
     assert measured.costs.shape == (3,) and measured.costs.dtype == np.float64
     assert (measured.costs > 0).all() and np.isfinite(measured.costs).all()
     assert (np.diff(measured.costs) >= 0).all()
-    assert measured.head_costs is None
+    assert measured.head_costs.shape == (3,) and (measured.head_costs >= 0).all()
+    assert (measured.head_costs <= np.diff(measured.costs, prepend=0)).all()
 
 
 def test_details_say_where_and_how(measured):
@@ -47,14 +48,15 @@ def test_details_say_where_and_how(measured):
 
 
 def test_costs_are_the_running_maximum_of_the_medians_per_sample(measure, monkeypatch):
-    # Milliseconds a call of each of the three exits.
-    ms = np.array([[8.0, 80, 4], [4, 8, 6], [12, 16, 90]])
+    # Milliseconds a call of each of the three exits, and of each head.
+    ms = np.array([[8.0, 80, 4], [4, 8, 6], [12, 16, 90], *[[1.0, 2, 9]] * 3])
     monkeypatch.setattr(
         latency, "take_turns", lambda timed, repeats: dict(zip(timed, ms, strict=True))
     )
     result = measure(repeats=3)
     np.testing.assert_allclose(result.details["median_ms"], [2, 1.5, 4], rtol=1e-6)
     np.testing.assert_allclose(result.costs, [2, 2, 4], rtol=1e-6)
+    np.testing.assert_allclose(result.head_costs, [0.5, 0, 0.5], rtol=1e-6)
     low, high = result.details["quartiles_ms"]
     np.testing.assert_allclose(low, [1.5, 1.25, 3.5], rtol=1e-6)
     np.testing.assert_allclose(high, [11, 1.75, 13.25], rtol=1e-6)

@@ -4,11 +4,12 @@ import jax
 import numpy as np
 import pytest
 
-from eenet_jax.predictions import TINY, Split
+from eenet_jax.predictions import TINY, Predictions, Split
 from eenet_jax.schedulers.adjust import (
     Adjustment,
     adjust,
     adjust_all,
+    adjust_predictions,
     adjust_split,
     fit_adjustment,
     fit_temperature,
@@ -85,6 +86,16 @@ def test_temperature_alone_changes_no_answer() -> None:
     assert not np.allclose(adjusted.logits, split.logits)
     ensembled = adjust_split(ADJUSTMENTS["ensemble"], split)
     assert (ensembled.correct != split.correct).any()
+
+
+def test_the_scale_of_logits_is_divided_like_them() -> None:
+    split = make_split()
+    scale = np.abs(split.logits).mean(axis=(1, 2), dtype=np.float64)
+    given = Predictions(split, split, np.arange(1.0, K + 1), activation_mean=scale)
+    seen = adjust_predictions(ADJUSTMENTS["temperature"], given)
+    found = np.abs(seen.val.logits).mean(axis=(1, 2))
+    np.testing.assert_allclose(seen.activation_mean, found, rtol=1e-5)
+    assert adjust_predictions(None, given).activation_mean is scale
 
 
 def test_temperature_is_where_the_likelihood_is_greatest() -> None:

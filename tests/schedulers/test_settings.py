@@ -64,8 +64,8 @@ def test_values_are_read_as_the_recipe_has_them() -> None:
     assert isinstance(recipe.units, int)
     recipe = is_read("leenet:penalties=0x0.5:1e-3x0")[2]
     assert recipe.penalties == ((0.0, 0.5), (1e-3, 0.0))
-    recipe = is_read("predictive_exit:published+start=2")[2]
-    assert recipe == (None, 2)
+    recipe = is_read("predictive_exit:published+start=2+rounds=5+past_last=1")[2]
+    assert recipe == (None, 2, 5, True)
     assert is_read("msdnet") == ("msdnet", "", None)
 
 
@@ -93,6 +93,8 @@ def test_values_are_read_as_the_recipe_has_them() -> None:
         ("leenet:penalties=1x1", r"penalties=1x1 must be .* shares in \[0, 1\)"),
         ("eenet:steps=30", "steps=30 must be a multiple of check_every=20"),
         ("predictive_exit:every+start=0", "start=0 must be a whole number of at le"),
+        ("predictive_exit:every+rounds=5", "has no 'rounds'; choose from beta, start"),
+        ("predictive_exit:published+past_last=no", "past_last=no must be 0 or 1"),
     ],
 )
 def test_what_cannot_be_is_refused(name, message) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from eenet_jax import checkpoint, imported, trained
-from eenet_jax.backbones import from_torch
+from eenet_jax.backbones import from_torch, to_torch
 from eenet_jax.errors import UserError
 from eenet_jax.inference import Predictor
 from eenet_jax.training import loop
@@ -47,6 +47,38 @@ def test_only_the_heads_are_trained(joint, tmp_path, small_config):
     assert not same(before["params"]["heads_0"], after["params"]["heads_0"])
     assert not same(before["batch_stats"]["heads_0"], after["batch_stats"]["heads_0"])
     assert same(before["params"]["heads_1"], after["params"]["heads_1"])
+
+
+@pytest.mark.slow
+def test_a_last_head_of_other_classes_is_not_kept(joint, tmp_path, small_config):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_images": rng.integers(0, 256, (240, 8, 8), np.uint8),
+        "train_labels": np.arange(240) % 3,
+        "test_images": rng.integers(0, 256, (30, 8, 8), np.uint8),
+        "test_labels": np.arange(30) % 3,
+    }
+    np.savez(tmp_path / "data.npz", **arrays)
+    config = small_config(
+        init_from=str(joint),
+        init_partial=True,
+        train__objective="exits",
+        train__keep_last_head=True,
+        data__name="npz",
+        data__dir=str(tmp_path / "data.npz"),
+        data__val_size=40,
+    )
+    with pytest.raises(UserError, match="tells the classes of data.name='digits'"):
+        loop.train(config, tmp_path / "run")
+    variables = jax.device_get(trained.load_trained(joint).variables)
+    np.savez(
+        tmp_path / "weights.npz",
+        **to_torch.single_exit(trained.load_trained(joint).backbone, variables),
+    )
+    config.init_from = str(tmp_path / "weights.npz")
+    with pytest.raises(UserError, match="has no last head of 3 classes to keep"):
+        loop.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
@@ -172,7 +204,7 @@ def test_imported_weights_are_evaluated(weights, tmp_path, small_config):
     assert predictions.checkpoint_step == 0
     run = trained.load_trained(workdir)
     variables = from_torch.convert("resnet8_2ee", from_torch.load_state_dict(weights))
-    expected, _ = run.backbone.apply(variables, images / np.float32(255))
+    expected, _ = jax.jit(run.backbone.apply)(variables, images / np.float32(255))
     np.testing.assert_allclose(predictions.test.logits, expected, rtol=1e-4, atol=1e-5)
     imported.import_run(config, workdir)  # stands already
     config.data.val_size = 10
