@@ -22,5 +22,5 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = predictive_vgg19_cifar10.get_config()
     c.model.name = "predictive_resnet34"
-    c.model.options = {"pool": 1}
+    c.model.options.pool = 1
     return c

@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = default.get_config()
     c.model.name = "predictive_vgg19"
+    c.model.options = {"width": 64, "codewords": 64, "share_heads": True}
     c.init_partial = True
 
     c.data.name = "cifar10"

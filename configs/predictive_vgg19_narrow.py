@@ -16,7 +16,7 @@ from configs import predictive_vgg19_cifar10
 def get_config() -> ml_collections.ConfigDict:
     """Returns the config."""
     c = predictive_vgg19_cifar10.get_config()
-    c.model.options = {"width": 16, "codewords": 32, "share_heads": False}
+    c.model.options.update(width=16, codewords=32, share_heads=False)
 
     c.data.crop_padding = 4
 
