@@ -130,11 +130,17 @@ def measure(backbone: Backbone, variables: Any, x: Any, args: Any) -> None:
     )
 
     timed = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
-    everyone = np.arange(batch_size), np.ones(batch_size, bool)
-    for i, (policy, queue) in enumerate(zip(policies, queues, strict=True)):
+    for i, policy in enumerate(policies):
         timed[i] = lambda policy=policy: run(variables, policy, x, latest)
-        timed["queues", i] = lambda queue=queue: queue.add(*everyone, x)
     times = take_turns(timed, args.repeats)
+    everyone = np.arange(batch_size), np.ones(batch_size, bool)
+    times |= take_turns(  # by themselves: many programs leave no memory warm
+        {
+            ("queues", i): lambda queue=queue: queue.add(*everyone, x)
+            for i, queue in enumerate(queues)
+        },
+        args.repeats,
+    )
     medians = {what: float(np.median(values)) for what, values in times.items()}
     for i, (policy, queue) in enumerate(zip(policies, queues, strict=True)):
         found = np.asarray(run(variables, policy, x, latest).exit_index)

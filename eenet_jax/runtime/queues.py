@@ -3,7 +3,7 @@
 Those who stay after an exit wait in a queue until they fill a batch, so that later
 stages lose nothing to padding however few reach them. The host drives: after each stage
 it learns how many stayed. A queue that fills a batch is run at once, so that between
-calls each holds less than one; its buffer has room for two.
+calls each holds less than one.
 """
 
 import functools
@@ -19,7 +19,6 @@ from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_policy
 from eenet_jax.runtime.exit_step import places, take_exit
 from eenet_jax.runtime.prediction import Prediction
-from eenet_jax.runtime.staged import pad_rows
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.writers import Progress
 
@@ -80,7 +79,7 @@ class Queues:
     ):
         check_policy(backbone, policy)
         self._exits = backbone.num_exits
-        self._enter, self._stage = _programs(backbone)
+        self._stage = _program(backbone)
         self._variables, self._policy = variables, policy
         limits = check_limits(latest_exit, num_samples, self._exits)
         self._latest_exit = jnp.asarray(limits)
@@ -94,14 +93,12 @@ class Queues:
 
     def compile(self, x: Any) -> None:
         """Runs everything once on inputs like these, and forgets the answers."""
-        carry = self._enter(self._variables, x)
         size = jax.tree.leaves(x)[0].shape[0] * self._backbone.samples_per_input
-        rows, mask = jnp.zeros(size, jnp.int32), np.ones(size, bool)
-        samples = carry, self._policy.init_trail(size), rows
+        samples, mask = (x, (), np.zeros(size, np.int32)), np.ones(size, bool)
         for k in range(self._exits):
             if k:
-                queue = _append(jax.tree.map(_twice, samples), 0, samples, mask)
-                jax.block_until_ready(_take(queue))
+                _merge(samples, 0, samples, mask)
+                _after(samples, 0, mask)
             samples, _, _ = self._stage(
                 k, self._variables, self._policy, self._latest_exit, samples, mask
             )
@@ -115,16 +112,13 @@ class Queues:
         if self._logits is None and self._keep_logits:
             answer = self._backbone.answer_shape(self._variables, x)
             self._logits = np.zeros((len(self._score), *answer), np.float32)
-        carry = self._enter(self._variables, x)
-        trail = self._policy.init_trail(len(rows))
-        self._run_stage(0, (carry, trail, jnp.asarray(rows, jnp.int32)), mask)
+        self._run_stage(0, (x, (), np.asarray(rows, np.int32)), mask)
 
     def flush(self) -> None:
         """Empties the queues in order, with batches that are not full."""
         for k in range(1, self._exits):
             if self._counts[k]:
                 self._run_queue(k)
-            self._queues[k] = None  # empty, but of memory
 
     def prediction(self) -> Prediction:
         """Returns the answers, where their logits are kept."""
@@ -133,12 +127,10 @@ class Queues:
         return Prediction(probs, label, self.exit_index, self._score)
 
     def _run_queue(self, k: int) -> None:
-        """Runs stage ``k`` on the first batch that waits for it."""
-        samples, self._queues[k] = _take(self._queues[k])
-        batch_size = len(samples[2])
-        count = min(self._counts[k], batch_size)
-        self._counts[k] -= count
-        self._run_stage(k, samples, np.arange(batch_size) < count)
+        """Runs stage ``k`` on those who wait for it."""
+        samples, count = self._queues[k], self._counts[k]
+        self._queues[k], self._counts[k] = None, 0
+        self._run_stage(k, samples, np.arange(len(samples[2])) < count)
 
     def _run_stage(self, k: int, samples: Any, mask: np.ndarray) -> None:
         samples, stays, (logits, score) = self._stage(
@@ -155,23 +147,31 @@ class Queues:
 
     def _wait(self, k: int, samples: Any, stays: np.ndarray) -> None:
         """Puts those who stay into the queue for stage ``k``."""
-        if not self._counts[k]:  # also where the shape of a batch has changed
-            self._queues[k] = jax.tree.map(_twice, samples)
-        self._queues[k] = _append(self._queues[k], self._counts[k], samples, stays)
-        self._counts[k] += int(stays.sum())
-        if self._counts[k] >= len(stays):
-            self._run_queue(k)
+        waiting, size = self._counts[k], len(stays)
+        if stays.all() and not waiting:
+            self._run_stage(k, samples, stays)
+            return
+        queue = self._queues[k] if waiting else samples
+        merged, more = _merge(queue, waiting, samples, stays), int(stays.sum())
+        self._queues[k], self._counts[k] = merged, waiting + more
+        if waiting + more < size:
+            return
+        self._counts[k] -= size
+        rest = _after(samples, size - waiting, stays) if self._counts[k] else None
+        self._queues[k] = rest
+        self._run_stage(k, merged, np.ones(size, bool))
 
 
 @functools.cache
-def _programs(backbone: Backbone):
-    """Returns the jitted stem and stages, which all runs share."""
-    stage = jax.jit(functools.partial(_stage, backbone), static_argnums=0)
-    return jax.jit(backbone.stem), stage
+def _program(backbone: Backbone):
+    """Returns the jitted stages, which all runs share."""
+    return jax.jit(functools.partial(_stage, backbone), static_argnums=0)
 
 
 def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
-    carry, trail, rows = samples
+    carry, trail, rows = samples  # at first inputs, and no trail
+    if k == 0:
+        carry, trail = backbone.stem(variables, carry), policy.init_trail(len(rows))
     carry = backbone.stage(k, variables, carry)
     trail, score, answer, leaves = take_exit(
         backbone, variables, policy, k, carry, trail, latest_exit[rows], mask
@@ -179,23 +179,22 @@ def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
     return (carry, trail, rows), mask & ~leaves, (answer, score)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _append(queue: Any, count: int, samples: Any, stays: jax.Array) -> Any:
-    place = places(stays, len(stays))
+@jax.jit
+def _merge(queue: Any, count: int, samples: Any, stays: jax.Array) -> Any:
+    """Puts those who stay, as far as there is room, behind the first ``count``."""
+    row = jnp.arange(len(stays))
+    source = places(stays, len(stays))[(row - count) % len(stays)]
 
-    def put(buffer: jax.Array, leaf: jax.Array) -> jax.Array:
-        return jax.lax.dynamic_update_slice_in_dim(buffer, leaf[place], count, 0)
+    def put(old: jax.Array, new: jax.Array) -> jax.Array:
+        waits = (row < count).reshape(-1, *[1] * (old.ndim - 1))
+        return jnp.where(waits, old, new[source])
 
     return jax.tree.map(put, queue, samples)
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def _take(queue: Any) -> tuple[Any, Any]:
-    half = jax.tree.leaves(queue)[0].shape[0] // 2
-    first = jax.tree.map(lambda buffer: buffer[:half], queue)
-    rest = jax.tree.map(lambda buffer: pad_rows(buffer[half:], 2 * half), queue)
-    return first, rest
-
-
-def _twice(leaf: jax.Array) -> jax.Array:
-    return jnp.zeros((2 * len(leaf), *leaf.shape[1:]), leaf.dtype)
+@jax.jit
+def _after(samples: Any, count: int, stays: jax.Array) -> Any:
+    """Returns those who stay without the first ``count`` of them."""
+    row = jnp.arange(len(stays))
+    source = places(stays, len(stays))[(row + count) % len(stays)]
+    return jax.tree.map(lambda leaf: leaf[source], samples)
