@@ -56,6 +56,7 @@ def test_published_masks_and_logits_agree():
             assert 0 < mask.mean() < 1
 
 
+@pytest.mark.slow
 def test_143_convolutions_are_masked():
     backbone = small(mask="confidence", learn_lambda=True)
     shapes = shapes_of(backbone)

@@ -74,11 +74,6 @@ def _foldable(backbone, variables, x):
     [
         ("cifar_resnet", {"depth": 8, "shortcut": "projection"}),
         ("alexnet", {}),
-        pytest.param(
-            "predictive_vgg19",
-            {"width": 4, "codewords": 4, "exits": (1, 9)},
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_a_network_stays_near(name, options):

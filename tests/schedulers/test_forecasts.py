@@ -128,6 +128,7 @@ def test_the_order_of_classes_changes_the_published_forecast_only():
     assert taken["learned"] == 0 and taken["published"] > 0
 
 
+@pytest.mark.slow
 def test_guarantees_hold_for_paths(tmp_path):
     given = _predictions()
     frontier = schedulers.fit("predictive_exit", given, key=KEY, calibration=0.5)

@@ -46,7 +46,7 @@ def quick_gates(monkeypatch):
     [
         ("maxprob_opt", 0.5, {"temperature": True}),
         ("pabee", 0.0, {"ensemble": True}),
-        ("leenet", 0.5, {"ensemble": True}),
+        pytest.param("leenet", 0.5, {"ensemble": True}, marks=pytest.mark.slow),
     ],
 )
 def test_frontiers_charge_what_the_replay_charges(

@@ -29,7 +29,7 @@ def get_config():
     c.model.exits = (1,)
     c.data.flip = True
     c.train.batch_size = 96
-    c.train.epochs = 4
+    c.train.epochs = 3
     c.optimizer.learning_rate = 0.01
     c.eval.batch_size = 64
     return c
@@ -99,7 +99,7 @@ def wait_for_checkpoint(
 def parameters(workdir: pathlib.Path):
     """Reads a finished run's variables."""
     run = load_trained(workdir, "latest")
-    assert run.step == 40
+    assert run.step == 30
     return jax.device_get(run.variables)
 
 
@@ -111,7 +111,7 @@ def lines(workdir: pathlib.Path) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> pathlib.Path:
-    """A config file of a run of 40 steps."""
+    """A config file of a run of 30 steps."""
     path = tmp_path_factory.mktemp("config") / "small.py"
     path.write_text(CONFIG)
     return path
@@ -179,7 +179,7 @@ def test_parameters_cut_over_two_processes(config, alone, tmp_path) -> None:
     workdir = tmp_path / "run"
     (status, _, err), _ = finish(start(config, workdir, 2, "--config.train.fsdp=True"))
     assert status == 0, err
-    # Sums over cut axes are taken in another order, and 40 steps add to that.
+    # Sums over cut axes are taken in another order, and 30 steps add to that.
     close(parameters(alone), parameters(workdir), 1e-3)
 
 
@@ -205,9 +205,7 @@ def test_evaluation_counts_every_sample_once(together) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_other_and_the_run_goes_on(
-    config, together, tmp_path
-) -> None:
+def test_a_lost_process_ends_the_other(config, tmp_path) -> None:
     workdir = tmp_path / "run"
     processes = start(config, workdir)
     wait_for_checkpoint(workdir, processes)
@@ -217,35 +215,25 @@ def test_a_lost_process_ends_the_other_and_the_run_goes_on(
     assert time.monotonic() - killed < 60
     assert status == 1
     assert "another process of this run was lost" in err
-    assert "Start the same command again" in err
+    assert "Start the same command again" in err  # as after SIGTERM, below
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_run_goes_on(config, together, tmp_path) -> None:
+    workdir = tmp_path / "run"
+    processes = start(config, workdir)
+    wait_for_checkpoint(workdir, processes)
+    processes[-1].send_signal(signal.SIGTERM)  # one of them, and all stop
+    results = finish(processes)
+    assert [status for status, *_ in results] == [143] * 2, results
+    for _, out, err in results:
+        assert "stopped by SIGTERM; step" in err and "Traceback" not in err
+        assert "test accuracy" not in out
+    done = max(int(path.name) for path in workdir.glob("checkpoints/*"))
+    assert f"step {done} of 30 is saved" in results[0][2]
 
     (status, _, err), _ = finish(start(config, workdir))
     assert status == 0, err
     equal = jax.tree.map(np.array_equal, parameters(workdir), parameters(together))
     assert all(jax.tree.leaves(equal))
     assert lines(workdir) == lines(together)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_sigterm_saves_and_the_run_goes_on(
-    config, alone, together, tmp_path, num_processes
-) -> None:
-    workdir = tmp_path / "run"
-    processes = start(config, workdir, num_processes)
-    wait_for_checkpoint(workdir, processes)
-    processes[-1].send_signal(signal.SIGTERM)  # one of them, and all stop
-    results = finish(processes)
-    assert [status for status, *_ in results] == [143] * num_processes, results
-    for _, out, err in results:
-        assert "stopped by SIGTERM; step" in err and "Traceback" not in err
-        assert "test accuracy" not in out
-    done = max(int(path.name) for path in workdir.glob("checkpoints/*"))
-    assert f"step {done} of 40 is saved" in results[0][2]
-
-    (status, _, err), *_ = finish(start(config, workdir, num_processes))
-    assert status == 0, err
-    whole = together if num_processes == 2 else alone
-    equal = jax.tree.map(np.array_equal, parameters(workdir), parameters(whole))
-    assert all(jax.tree.leaves(equal))
-    assert lines(workdir) == lines(whole)

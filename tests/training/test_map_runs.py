@@ -87,6 +87,7 @@ def results(run, predictions):
     )
 
 
+@pytest.mark.slow
 def test_policies_run_as_simulated(results, predictions):
     assert results["metric"] == "miou"
     assert len(results["records"]) == 6
@@ -108,6 +109,7 @@ def test_policies_run_as_simulated(results, predictions):
         assert record["test_accuracy"] == results["exit_accuracy"]["test"][0]
 
 
+@pytest.mark.slow
 def test_the_comparison_is_of_mean_iou(results):
     comparison = results["comparison"]
     assert comparison["reference"] == "maxprob_opt"
@@ -118,6 +120,7 @@ def test_the_comparison_is_of_mean_iou(results):
     assert len(of_cheapest) == 3
 
 
+@pytest.mark.slow
 def test_the_report_shows_images_and_classes(run, results, tmp_path):
     source = pictures.map_source(run[0], "best")
     text = write_report(results, tmp_path, lambda: source)

@@ -19,9 +19,8 @@ def _runs(small_config, tmp_path, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [seeds.InTurn, seeds.SideBySide])
-def test_seeds_together_end_as_each_alone(tmp_path, small_config, monkeypatch, kind):
-    monkeypatch.setattr(seeds, "InTurn", kind)  # what a CPU would take
+def test_seeds_side_by_side_end_as_each_alone(tmp_path, small_config, monkeypatch):
+    monkeypatch.setattr(seeds, "InTurn", seeds.SideBySide)  # what a CPU would take
     configs, folders = _runs(small_config, tmp_path, data__flip=True)
     seeds.train_seeds(configs, folders)
     for config, folder in zip(configs, folders, strict=True):
