@@ -102,6 +102,7 @@ class Queues:
             samples, _, _ = self._stage(
                 k, self._variables, self._policy, self._latest_exit, samples, mask
             )
+        jax.block_until_ready(samples)  # what is timed next shall not wait for it
 
     def add(self, rows: np.ndarray, mask: np.ndarray, x: Any) -> None:
         """Takes a batch as far as full batches go."""
