@@ -201,8 +201,9 @@ def main(argv: Sequence[str]) -> None:
         )
 
     # JAX starts only once the flags are read.
-    from eenet_jax import imported, reports
+    from eenet_jax import imported, memory, reports
 
+    memory.keep_freed()
     names = [field.name for field in dataclasses.fields(reports.Options)]
     given = {name: flags.FLAGS[name].value for name in names}
     asked = reports.Options(**{**given, "cost": _COST.value or COSTS[0]})

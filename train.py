@@ -185,10 +185,9 @@ def prepare(compiled: pathlib.Path | None = None) -> None:
 
     from eenet_jax import memory, processes
 
+    memory.keep_freed()
     if _DISTRIBUTED.value:
         processes.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
     if compiled is not None and not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(compiled.absolute()))
 

@@ -41,8 +41,7 @@ def main() -> None:
     parser.add_argument("--num_classes", type=int, default=10)
     parser.add_argument("--dtype", default="float32", help="or bfloat16")
     args = parser.parse_args()
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     cores = len(os.sched_getaffinity(0))
     print(
         f"jax {jax.__version__}, jaxlib {jaxlib.__version__} on "

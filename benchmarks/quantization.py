@@ -30,8 +30,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     run = trained.load_trained(args.workdir)
     networks = {"float32": (run.backbone, run.variables), "bfloat16": halved(run)}
     networks["int8"] = quantised.in_int8(

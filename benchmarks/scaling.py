@@ -57,8 +57,7 @@ def main() -> None:
     if counts[0] != 1:
         parser.error(f"--devices={args.devices} has to begin with 1")
     jax.config.update("jax_num_cpu_devices", max(counts))
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     kind = jax.devices()[0].device_kind
     print(f"jax {jax.__version__} on {kind}, {jax.device_count()} devices")
     failed = compare_devices(counts, args)

@@ -27,8 +27,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=5)
     args = parser.parse_args()
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     configs = []
     for seed in range(args.seeds):
         config = digits.get_config()

@@ -34,10 +34,11 @@ def main(argv: Sequence[str]) -> None:
     if not _WORKDIR.value:
         raise errors.UserError("--workdir is missing; give the directory of a run")
 
-    from eenet_jax import adaptive, trained
+    from eenet_jax import adaptive, memory, trained
     from eenet_jax.files import make_directory
     from eenet_jax.runtime.plan import plan_ladders
 
+    memory.keep_freed()
     form = {"int8": _INT8.value, "blocks": _BLOCKS.value}
     folder = trained.reports_dir(_WORKDIR.value, **form)
     out = pathlib.Path(_OUT.value or folder / "profile.json")
