@@ -5,16 +5,20 @@
 
 For each network, batch size and mix of exits: the wall time of a batch under a policy
 that lets these shares leave, of the full network, and the ideal: for each stage the
-share that is left times its profiled time in a whole batch. The three take turns.
-Weights are fresh, or a trained run's; thresholds are set on the batch's own scores, so
-shares are exact but for ties.
-Also: the same batch over and over with queues in front of the stages, so that these
-run full however few are left (the mean, with what is in the queues at the end); what
-compiling took, and exit 0 alone beside its own compiled prefix when everyone leaves
-there.
+share that is left times its profiled time in a whole batch. Weights are fresh, or a
+trained run's; thresholds are set on the batch's own scores, so shares are exact but for
+ties.
+The policy runs batch by batch, and with queues in front of the stages, so that these
+run full however few are left. Each runs over the batch --repeats times in a row, as
+over a data set, queues being emptied at the end. Then the next has its turn; --rounds
+of them, each with a profile of its own, so that a drift of the machine's speed meets
+all alike. Medians over the rounds are printed.
+Also: what compiling took, and exit 0 alone beside its own compiled prefix when everyone
+leaves there.
 """
 
 import argparse
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -28,15 +32,14 @@ import numpy as np
 from eenet_jax import backbones, memory, trained
 from eenet_jax.adaptive import unasked_ms
 from eenet_jax.backbones.staged import Backbone
-from eenet_jax.costs.profile import measure_profile
+from eenet_jax.costs.profile import Profile, measure_profile
 from eenet_jax.data import inputs
 from eenet_jax.predictions import Split
-from eenet_jax.runtime.plan import ideal_ms, plan_ladders
+from eenet_jax.runtime.plan import Plan, ideal_ms, plan_ladders
 from eenet_jax.runtime.queues import Queues
 from eenet_jax.runtime.staged import exit_alone, program
 from eenet_jax.schedulers.evidence import max_prob
 from eenet_jax.schedulers.policy import Policy
-from eenet_jax.stopwatch import take_turns
 
 NEVER = 2.0  # no probability reaches it; the head is run all the same
 MIXES = "0.25,0.25,0.5;0.5,0.25,0.25;0.75,0.15,0.1"
@@ -54,14 +57,14 @@ def main() -> None:
         help="shares of the first exits, the rest goes to the last; ...; or nobody, "
         "even, early (four fifths at the first four)",
     )
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=20, help="batches in a row")
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num_classes", type=int, default=10)
     parser.add_argument("--image_size", type=int, default=0, help="0: the network's")
     parser.add_argument("--tokens", type=int, default=32, help="of texts")
     parser.add_argument("--dtype", default="float32", help="or bfloat16")
     args = parser.parse_args()
-    if jax.default_backend() == "cpu":
-        memory.keep_freed()
+    memory.keep_freed()
     cores = len(os.sched_getaffinity(0))
     print(
         f"jax {jax.__version__}, jaxlib {jaxlib.__version__} on "
@@ -129,37 +132,60 @@ def measure(backbone: Backbone, variables: Any, x: Any, args: Any) -> None:
         f"{compiled[1]:.1f} s, stages for queues {compiled[2]:.1f} s"
     )
 
-    timed = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
-    for i, policy in enumerate(policies):
-        timed[i] = lambda policy=policy: run(variables, policy, x, latest)
-    times = take_turns(timed, args.repeats)
     everyone = np.arange(batch_size), np.ones(batch_size, bool)
-    times |= take_turns(  # by themselves: many programs leave no memory warm
-        {
-            ("queues", i): lambda queue=queue: queue.add(*everyone, x)
-            for i, queue in enumerate(queues)
-        },
-        args.repeats,
-    )
-    medians = {what: float(np.median(values)) for what, values in times.items()}
+    calls = {"full": lambda: full(variables, x), "first": lambda: first(variables, x)}
     for i, (policy, queue) in enumerate(zip(policies, queues, strict=True)):
+        calls["batch by batch", i] = functools.partial(
+            run, variables, policy, x, latest
+        )
+        calls["with queues", i] = functools.partial(queue.add, *everyone, x)
+    ends = {("with queues", i): queue.flush for i, queue in enumerate(queues)}
+    taken, profiles = {name: [] for name in calls}, []
+    for _ in range(args.rounds):
+        profiles.append(measure_profile(backbone, variables, x, sizes=[batch_size]))
+        for name, call in calls.items():
+            taken[name].append(in_a_row(call, args.repeats, ends.get(name)))
+    ms = {name: float(np.median(each)) for name, each in taken.items()}
+    for i, policy in enumerate(policies):
         found = np.asarray(run(variables, policy, x, latest).exit_index)
         shares = np.bincount(found, minlength=last + 1) / batch_size
-        unasked = unasked_ms(profile, policy, split)
-        ideal = ideal_ms(profile, plan.ladders, shares, unasked) * batch_size
-        rest = 1e3 * seconds(queue.flush) / args.repeats
-        queued = times["queues", i].mean() + rest
+        ideals = np.array(
+            [ideal(each, plan, policy, shares, split) for each in profiles]
+        )
         print(
             f"  shares {' '.join(f'{share:.2f}' for share in shares)}: ideal "
-            f"{ideal:.2f} ms, full {medians['full']:.2f}"
+            f"{np.median(ideals):.2f} ms, full {ms['full']:.2f}"
         )
-        for way, ms in (("batch by batch", medians[i]), ("with queues", queued)):
+        for way in ("batch by batch", "with queues"):
+            ratios = np.array(taken[way, i]) / ideals
             print(
-                f"    {way}: {ms:.2f} ms; ratio wall / ideal: {ms / ideal:.2f}, "
-                f"full / wall: {medians['full'] / ms:.2f}"
+                f"    {way}: {ms[way, i]:.2f} ms; ratio wall / ideal: "
+                f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}), "
+                f"full / wall: {ms['full'] / ms[way, i]:.2f}"
             )
-    ratio = medians[len(policies) - 1] / medians["first"]
+    ratio = ms["batch by batch", len(policies) - 1] / ms["first"]
     print(f"  ratio exit 0 for all / its own prefix: {ratio:.2f}")
+
+
+def in_a_row(
+    call: Callable[[], Any], repeats: int, end: Callable[[], Any] | None
+) -> float:
+    """Returns the mean milliseconds of calls in a row, after one that is not timed."""
+    jax.block_until_ready(call())
+    start = time.perf_counter()
+    for _ in range(repeats):
+        jax.block_until_ready(call())
+    if end is not None:
+        end()
+    return 1e3 * (time.perf_counter() - start) / repeats
+
+
+def ideal(
+    profile: Profile, plan: Plan, policy: Policy, shares: np.ndarray, split: Split
+) -> float:
+    """Returns the milliseconds of a batch that the plan cannot beat."""
+    unasked = unasked_ms(profile, policy, split)
+    return ideal_ms(profile, plan.ladders, shares, unasked) * profile.batch_size
 
 
 def seconds(call: Callable[[], Any]) -> float:

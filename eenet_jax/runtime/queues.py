@@ -2,13 +2,14 @@
 
 Those who stay after an exit wait in a queue until they fill a batch, so that later
 stages lose nothing to padding however few reach them. The host drives: after each stage
-it learns how many stayed. A queue that fills a batch is run at once, so that between
-calls each holds less than one.
+it learns who stays. A queue that fills a batch is run at once, so that between calls
+each holds less than one. Samples stay in the rows where they are; of two batches that
+meet before a stage, rows of the emptier one fill the holes of the other.
 """
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ import numpy as np
 from eenet_jax.backbones.staged import Backbone
 from eenet_jax.runtime.bundle_inputs import check_limits
 from eenet_jax.runtime.checks import check_policy
-from eenet_jax.runtime.exit_step import places, take_exit
+from eenet_jax.runtime.exit_step import take_exit
 from eenet_jax.runtime.prediction import Prediction
+from eenet_jax.runtime.stage_variables import stage_variables
 from eenet_jax.schedulers.policy import Policy
 from eenet_jax.writers import Progress
 
@@ -81,10 +83,9 @@ class Queues:
         self._exits = backbone.num_exits
         self._stage = _program(backbone)
         self._variables, self._policy = variables, policy
-        limits = check_limits(latest_exit, num_samples, self._exits)
-        self._latest_exit = jnp.asarray(limits)
-        self._queues: list[Any] = [None] * self._exits
-        self._counts = [0] * self._exits
+        self._parts: list[Any] = []  # the variables that each stage reads
+        self._latest_exit = check_limits(latest_exit, num_samples, self._exits)
+        self._queues: list[_Batch | None] = [None] * self._exits
         self._shape: Any = None
         self._backbone, self._keep_logits = backbone, keep_logits
         self._logits: np.ndarray | None = None  # their shape may depend on the inputs
@@ -94,15 +95,16 @@ class Queues:
     def compile(self, x: Any) -> None:
         """Runs everything once on inputs like these, and forgets the answers."""
         size = jax.tree.leaves(x)[0].shape[0] * self._backbone.samples_per_input
-        samples, mask = (x, (), np.zeros(size, np.int32)), np.ones(size, bool)
+        rows, there = np.zeros(size, np.int32), np.ones(size, bool)
+        samples = x, (), rows
+        self._prepare(x)
         for k in range(self._exits):
             if k:
-                _merge(samples, 0, samples, mask)
-                _after(samples, 0, mask)
-            samples, _, _ = self._stage(
-                k, self._variables, self._policy, self._latest_exit, samples, mask
+                samples = _move(samples, jax.tree.map(jnp.copy, samples), rows, rows, 1)
+            samples, stays, _ = self._stage(
+                k, self._parts[k], self._policy, samples, there
             )
-        jax.block_until_ready(samples)  # what is timed next shall not wait for it
+            jax.block_until_ready((samples, stays))  # before anything is timed
 
     def add(self, rows: np.ndarray, mask: np.ndarray, x: Any) -> None:
         """Takes a batch as far as full batches go."""
@@ -110,16 +112,22 @@ class Queues:
         if shape != self._shape:
             self.flush()
             self._shape = shape
+            self._prepare(x)
+        samples = x, (), self._latest_exit[np.where(mask, rows, 0)]
+        self._run(0, _Batch(samples, np.asarray(rows), np.asarray(mask, bool)))
+
+    def _prepare(self, x: Any) -> None:
+        self._parts = stage_variables(self._backbone, self._variables, x)
         if self._logits is None and self._keep_logits:
             answer = self._backbone.answer_shape(self._variables, x)
             self._logits = np.zeros((len(self._score), *answer), np.float32)
-        self._run_stage(0, (x, (), np.asarray(rows, np.int32)), mask)
 
     def flush(self) -> None:
         """Empties the queues in order, with batches that are not full."""
         for k in range(1, self._exits):
-            if self._counts[k]:
-                self._run_queue(k)
+            waiting, self._queues[k] = self._queues[k], None
+            if waiting is not None:
+                self._run(k, waiting)
 
     def prediction(self) -> Prediction:
         """Returns the answers, where their logits are kept."""
@@ -127,40 +135,87 @@ class Queues:
         label = self._logits.argmax(axis=-1).astype(np.int32)
         return Prediction(probs, label, self.exit_index, self._score)
 
-    def _run_queue(self, k: int) -> None:
-        """Runs stage ``k`` on those who wait for it."""
-        samples, count = self._queues[k], self._counts[k]
-        self._queues[k], self._counts[k] = None, 0
-        self._run_stage(k, samples, np.arange(len(samples[2])) < count)
+    def _run(self, k: int, batch: "_Batch") -> None:
+        """Runs a batch from stage ``k`` as long as it is full, or can be filled."""
+        full: _Batch | None = batch
+        answered: tuple[Any, ...] = ()
+        while full is not None:
+            samples, rows, there = full
+            samples, stays, answers = self._stage(
+                k, self._parts[k], self._policy, samples, there
+            )
+            if answered:
+                self._keep(*answered)  # while the device is busy
+            stays = np.asarray(stays)
+            answered = k, rows, there & ~stays, *answers
+            k += 1
+            full = self._wait(k, _Batch(samples, rows, stays))
+        self._keep(*answered)
 
-    def _run_stage(self, k: int, samples: Any, mask: np.ndarray) -> None:
-        samples, stays, (logits, score) = self._stage(
-            k, self._variables, self._policy, self._latest_exit, samples, mask
-        )
-        stays, rows, score = jax.device_get((stays, samples[2], score))
-        left = mask & ~stays
+    def _keep(
+        self,
+        k: int,
+        rows: np.ndarray,
+        left: np.ndarray,
+        logits: jax.Array,
+        score: jax.Array,
+    ) -> None:
+        """Keeps the answers of those who left at exit ``k``."""
+        if not left.any():
+            return
+        rows = rows[left]
         if self._keep_logits:
-            self._logits[rows[left]] = np.asarray(logits)[left]
-        self.exit_index[rows[left]] = k
-        self._score[rows[left]] = score[left]
-        if stays.any():
-            self._wait(k + 1, samples, stays)
+            self._logits[rows] = np.asarray(logits)[left]
+        self.exit_index[rows] = k
+        self._score[rows] = np.asarray(score)[left]
 
-    def _wait(self, k: int, samples: Any, stays: np.ndarray) -> None:
-        """Puts those who stay into the queue for stage ``k``."""
-        waiting, size = self._counts[k], len(stays)
-        if stays.all() and not waiting:
-            self._run_stage(k, samples, stays)
-            return
-        queue = self._queues[k] if waiting else samples
-        merged, more = _merge(queue, waiting, samples, stays), int(stays.sum())
-        self._queues[k], self._counts[k] = merged, waiting + more
-        if waiting + more < size:
-            return
-        self._counts[k] -= size
-        rest = _after(samples, size - waiting, stays) if self._counts[k] else None
-        self._queues[k] = rest
-        self._run_stage(k, merged, np.ones(size, bool))
+    def _wait(self, k: int, batch: "_Batch") -> "_Batch | None":
+        """Lets those who stay wait for stage ``k``; returns a batch if one is full."""
+        if not batch.there.any():
+            return None
+        waiting, self._queues[k] = self._queues[k], None
+        if waiting is not None and not batch.there.all():
+            batch, waiting = _fill(*sorted((batch, waiting), key=_Batch.count))
+        if batch.there.all():
+            self._queues[k] = waiting
+            return batch
+        self._queues[k] = batch
+        return None
+
+
+class _Batch(NamedTuple):
+    """Samples on their way through the stages, in rows of which some may be holes.
+
+    Attributes:
+      samples: On the device: the carry, the policy's trail and the last exit that each
+        may wait for; leaves ``[B, ...]``.
+      rows: Which samples of the data set they are, int ``[B]``.
+      there: Whether a row is one of them, bool ``[B]``.
+    """
+
+    samples: Any
+    rows: np.ndarray
+    there: np.ndarray
+
+    def count(self) -> int:
+        return int(self.there.sum())
+
+
+def _fill(emptier: _Batch, fuller: _Batch) -> tuple[_Batch, _Batch | None]:
+    """Fills holes of one batch with samples of another, as far as either goes.
+
+    Returns:
+      The fuller one, whose buffers are used up, and what is left of the other, or None.
+    """
+    count = min(emptier.count(), len(fuller.there) - fuller.count())
+    target = np.argsort(fuller.there, stable=True).astype(np.int32)  # holes first
+    source = np.argsort(~emptier.there, stable=True).astype(np.int32)
+    samples = _move(fuller.samples, emptier.samples, target, source, count)
+    rows, there, left = fuller.rows.copy(), fuller.there.copy(), emptier.there.copy()
+    target, source = target[:count], source[:count]
+    rows[target], there[target], left[source] = emptier.rows[source], True, False
+    rest = emptier._replace(there=left) if left.any() else None
+    return _Batch(samples, rows, there), rest
 
 
 @functools.cache
@@ -169,33 +224,45 @@ def _program(backbone: Backbone):
     return jax.jit(functools.partial(_stage, backbone), static_argnums=0)
 
 
-def _stage(backbone, k, variables, policy, latest_exit, samples, mask):
-    carry, trail, rows = samples  # at first inputs, and no trail
+def _stage(backbone, k, variables, policy, samples, there):
+    carry, trail, latest_exit = samples  # at first inputs, and no trail
     if k == 0:
-        carry, trail = backbone.stem(variables, carry), policy.init_trail(len(rows))
+        trail = policy.init_trail(len(latest_exit))
+        carry = backbone.stem(variables, carry)
     carry = backbone.stage(k, variables, carry)
     trail, score, answer, leaves = take_exit(
-        backbone, variables, policy, k, carry, trail, latest_exit[rows], mask
+        backbone, variables, policy, k, carry, trail, latest_exit, there
     )
-    return (carry, trail, rows), mask & ~leaves, (answer, score)
+    return (carry, trail, latest_exit), there & ~leaves, (answer, score)
 
 
-@jax.jit
-def _merge(queue: Any, count: int, samples: Any, stays: jax.Array) -> Any:
-    """Puts those who stay, as far as there is room, behind the first ``count``."""
-    row = jnp.arange(len(stays))
-    source = places(stays, len(stays))[(row - count) % len(stays)]
-
-    def put(old: jax.Array, new: jax.Array) -> jax.Array:
-        waits = (row < count).reshape(-1, *[1] * (old.ndim - 1))
-        return jnp.where(waits, old, new[source])
-
-    return jax.tree.map(put, queue, samples)
+@functools.partial(jax.jit, donate_argnums=0)
+def _move(
+    into: Any, other: Any, target: jax.Array, source: jax.Array, count: int
+) -> Any:
+    """Puts the first ``count`` rows ``source`` of a tree into rows ``target``."""
+    return jax.lax.platform_dependent(
+        *(into, other, target, source, count), cpu=move_in_turn, default=move_at_once
+    )
 
 
-@jax.jit
-def _after(samples: Any, count: int, stays: jax.Array) -> Any:
-    """Returns those who stay without the first ``count`` of them."""
-    row = jnp.arange(len(stays))
-    source = places(stays, len(stays))[(row + count) % len(stays)]
-    return jax.tree.map(lambda leaf: leaf[source], samples)
+def move_in_turn(into, other, target, source, count):
+    """Moves row by row: a CPU touches no other."""
+
+    def put(i: jax.Array, into: Any) -> Any:
+        def put_leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+            row = jax.lax.dynamic_index_in_dim(new, source[i])
+            return jax.lax.dynamic_update_index_in_dim(old, row, target[i], 0)
+
+        return jax.tree.map(put_leaf, into, other)
+
+    return jax.lax.fori_loop(0, count, put, into)
+
+
+def move_at_once(into, other, target, source, count):
+    """Moves in one pass: an accelerator has bandwidth, and loops cost it launches."""
+    size = len(target)
+    target = jnp.where(jnp.arange(size) < count, target, size)
+    return jax.tree.map(
+        lambda old, new: old.at[target].set(new[source], mode="drop"), into, other
+    )

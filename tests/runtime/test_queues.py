@@ -1,11 +1,15 @@
 """Queued stages decide as the replay, in the given order, whatever the batches."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from adaptive_cases import NUM, policy_of
 
 from eenet_jax.errors import UserError
+from eenet_jax.runtime import queues
 from eenet_jax.runtime.queues import Queues, predict_dataset
 from eenet_jax.schedulers.policy import Policy
 
@@ -93,3 +97,47 @@ def test_limits_of_single_samples(network):
     options["latest_exit"] = 3
     with pytest.raises(UserError, match="latest_exit=3 is no exit"):
         predict_dataset(network.backbone, network.variables, nobody, given, **options)
+
+
+def test_two_batches_become_one_that_is_full_and_the_rest():
+    rng = np.random.default_rng(0)
+    for shares in itertools.product((0.1, 0.5, 0.9), repeat=2):
+        first = batch_of(rng.random(16) < shares[0], 0)
+        second = batch_of(rng.random(16) < shares[1], 16)
+        before = waiting(first) | waiting(second)
+        batch, rest = queues._fill(*sorted((first, second), key=queues._Batch.count))
+        found = waiting(batch)
+        if rest is not None:
+            assert batch.there.all()
+            assert not found & waiting(rest)
+            found |= waiting(rest)
+        assert found == before
+
+
+def test_rows_move_alike_one_by_one_and_at_once():
+    rng = np.random.default_rng(0)
+    into = {"x": rng.normal(size=(6, 2)), "y": np.arange(6)}
+    other = {"x": rng.normal(size=(6, 2)), "y": np.arange(10, 16)}
+    target, source = np.array([5, 0, 2, 1, 3, 4]), np.array([1, 4, 0, 2, 3, 5])
+    for count in (0, 2, 6):
+        expected = {name: value.copy() for name, value in into.items()}
+        for name in into:
+            expected[name][target[:count]] = other[name][source[:count]]
+        for move in (queues.move_in_turn, queues.move_at_once):
+            found = jax.jit(move)(into, other, target, source, count)
+            jax.tree.map(np.testing.assert_allclose, found, expected)
+
+
+def batch_of(there, start):
+    """Samples whose carry says which they are."""
+    rows = np.arange(start, start + len(there))
+    return queues._Batch({"x": jnp.asarray(rows)}, rows, there)
+
+
+def waiting(batch):
+    """Returns who is there, by the carry, which must agree with the host's rows."""
+    there = np.flatnonzero(batch.there)
+    np.testing.assert_array_equal(
+        np.asarray(batch.samples["x"])[there], batch.rows[there]
+    )
+    return set(batch.rows[there].tolist())
