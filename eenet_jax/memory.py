@@ -9,7 +9,6 @@ import jax
 
 # Names of malloc.h; values of -1 and 0 turn trimming and mmap off.
 _SETTINGS = {
-    "M_ARENA_MAX": (-8, 1),
     "M_MMAP_MAX": (-4, 0),
     "M_TRIM_THRESHOLD": (-1, -1),
 }
@@ -21,11 +20,11 @@ def keep_freed() -> bool:
     XLA on CPUs takes a program's working memory, up to gigabytes, anew in every call.
     glibc gives it back to the system in between, which then clears its pages again: up
     to a third of a forward pass (``benchmarks/train_step.py --give_back`` is without).
-    The price: the heap grows for the first calls, to up to three times what they need,
-    and the process keeps its largest size until it ends.
+    The price: the process keeps its largest size until it ends.
 
-    Call it before JAX starts its backend. Threads that are there by then keep the parts
-    of the heap they have, and large blocks of theirs are given back whatever is set.
+    Call it before JAX starts its backend, whose calls it has run in the thread that
+    makes them: threads of XLA's have small heaps of their own, and blocks of more than
+    64 MB are given back there whatever is set.
 
     Returns:
       Whether the C library was told so: only glibc can be, and is not where JAX may
@@ -36,6 +35,7 @@ def keep_freed() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     return all([mallopt(*setting) == 1 for setting in _SETTINGS.values()])
 
 

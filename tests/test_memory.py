@@ -68,3 +68,4 @@ def test_only_where_there_is_no_accelerator(monkeypatch, platforms, plugins, kep
         assert memory.keep_freed() == kept
     finally:
         jax.config.update("jax_platforms", before)
+        jax.config.update("jax_cpu_enable_async_dispatch", True)
